@@ -1,0 +1,49 @@
+# The Python that .venv is made from: make lab PYTHON=python3.12
+PYTHON ?= python3
+# More options for JupyterLab: make lab LAB_FLAGS="--no-browser --port=9000"
+LAB_FLAGS ?=
+NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
+BIN := .venv/bin
+SHIPPED := oracle finegan infogan
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab test lint notebooks checkpoints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## install requirements.lock into .venv, if it is not there yet (the other targets do this too)
+	@command -v "$(PYTHON)" >/dev/null || { echo "There is no $(PYTHON) here. Python 3.11 or newer is needed:" \
+	  "install it, or name it as in 'make lab PYTHON=/path/to/python3.12'."; exit 1; }
+	@"$(PYTHON)" scripts/setup.py
+
+lab: setup ## open the course in JupyterLab
+	$(BIN)/python -m jupyterlab --LabApp.extension_manager=readonly --ServerApp.root_dir="$(CURDIR)" \
+	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_FLAGS) notebooks/00_start_here.ipynb
+
+test: lint ## lint, unit tests, and every notebook run from top to bottom; offline
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests notebooks
+
+lint: setup ## code style and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+
+notebooks: setup ## run every notebook and store its outputs (one: NOTEBOOKS=notebooks/01_finegan.ipynb)
+	$(BIN)/python -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.kernel_name=python3 \
+	  --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+
+checkpoints: setup ## retrain what data/checkpoints ships (hours)
+	@echo "Retraining $(SHIPPED): up to two hours each on two CPU cores, minutes on a GPU."
+	@echo "Ctrl-C stops with a snapshot; the same command goes on from there."
+	@mkdir -p data/checkpoints
+	@for name in $(SHIPPED); do \
+	  $(BIN)/python -m tutorial_lib train $$name --preset laptop --folder runs/$$name --resume && \
+	  cp runs/$$name/model.safetensors data/checkpoints/$$name.safetensors && \
+	  cp runs/$$name/model.json data/checkpoints/$$name.json || exit 1; \
+	done
+	$(BIN)/python -m tutorial_lib evaluate finegan
+
+clean: ## remove .venv and caches; keeps data/ and runs/
+	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
