@@ -1,0 +1,286 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+
+from tutorial_lib.data.birds import (
+    BACKGROUNDS,
+    KEYPOINTS,
+    POSE,
+    SHAPES,
+    TEXTURES,
+    PaperBirds,
+    Scene,
+    render,
+    sample_scene,
+)
+
+FLIP, X, Y, SCALE, ROTATION, HEAD, WING = range(7)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return sample_scene(seed=5, indices=range(12), tied=False)
+
+
+def posed(**components: float) -> Scene:
+    """One of each shape, in the middle of the picture, with some components of pose set."""
+    pose = torch.zeros(len(SHAPES), 1, len(POSE))
+    for name, value in components.items():
+        pose[..., POSE.index(name)] = value
+    return sample_scene(seed=1, indices=range(len(SHAPES))).replace(shape=torch.arange(len(SHAPES))[:, None], pose=pose)
+
+
+def without_birds(scene: Scene) -> Scene:
+    return scene.replace(room=torch.tensor([9.0, 9.0, 1.0]).expand(len(scene), 1, -1))  # far outside the picture
+
+
+# ---- which picture
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.permutations(range(6)), st.integers(0, 5))
+def test_picture_is_the_same_whatever_the_batch(order, alone):
+    birds = PaperBirds(size=32, length=6, seed=2)
+    batch = birds.batch(order)
+    for name, value in birds.batch([alone]).items():
+        assert torch.equal(batch[name][order.index(alone)], value[0]), name
+
+
+def test_item_is_a_row_of_the_batch_without_its_axis():
+    birds = PaperBirds(size=32, length=4)
+    batch, item = birds.batch(range(4)), birds[3]
+    assert item.keys() == batch.keys()
+    assert all(torch.equal(item[name], batch[name][3]) for name in batch)
+
+
+def test_seeds_give_different_pictures():
+    one, other = (PaperBirds(size=32, length=8, seed=seed).batch(range(8)) for seed in (0, 1))
+    assert ((one["image"] - other["image"]).abs().mean((1, 2, 3)) > 0.05).all()
+
+
+def test_batch_has_the_promised_shapes_and_ranges():
+    batch = PaperBirds(size=48, length=5).batch(range(5))
+    shapes = {name: tuple(value.shape) for name, value in batch.items()}
+    assert shapes == {
+        "image": (5, 3, 48, 48), "mask": (5, 1, 48, 48), "box": (5, 4), "keypoints": (5, 10, 2), "visible": (5, 10),
+        "background": (5,), "shape": (5,), "texture": (5,), "pose": (5, 7),
+    }  # fmt: skip
+    assert isinstance(batch["box"], tv_tensors.BoundingBoxes) and batch["box"].canvas_size == (48, 48)
+    assert batch["image"].min() >= -1 and batch["image"].max() <= 1
+    assert batch["mask"].min() >= 0 and batch["mask"].max() <= 1
+
+
+def test_data_loader_fetches_whole_batches():
+    birds = PaperBirds(size=32, length=10)
+    batches = list(DataLoader(birds, batch_size=4, collate_fn=PaperBirds.collate))
+    assert [len(batch["image"]) for batch in batches] == [4, 4, 2]
+    assert torch.equal(batches[1]["image"], birds.batch(range(4, 8))["image"])
+
+
+def test_stream_is_every_picture_in_order():
+    birds = PaperBirds(size=32, length=10)
+    streamed = torch.cat([batch["pose"] for batch in birds.stream(4, start=1)])
+    assert torch.equal(streamed, birds.batch(range(1, 10))["pose"])
+
+
+# ---- factors
+
+
+def test_tied_textures_belong_to_their_shape():
+    scene = sample_scene(0, range(2000))
+    assert torch.equal(scene.texture // 4, scene.shape)
+    assert len(scene.texture.unique()) == len(TEXTURES)
+
+
+def test_untied_textures_cover_every_shape_evenly():
+    scene = sample_scene(0, range(6000), tied=False)
+    pairs = torch.bincount((scene.shape * len(TEXTURES) + scene.texture).flatten(), minlength=144)
+    assert stats.chisquare(pairs.numpy()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 1.0])
+def test_correlation_is_how_often_the_background_is_the_textures_favourite(correlation):
+    scene = sample_scene(0, range(6000), correlation=correlation)
+    share = (scene.background == scene.texture[:, 0] % 10).double().mean()
+    assert share == pytest.approx(correlation + (1 - correlation) / 10, abs=0.02)
+
+
+def test_pose_is_a_coin_and_six_uniform_numbers():
+    pose = sample_scene(0, range(4000)).pose[:, 0]
+    assert stats.binomtest(int(pose[:, FLIP].sum()), 4000).pvalue > 1e-4
+    assert all(stats.kstest(pose[:, i].numpy(), "uniform", (-1, 2)).pvalue > 1e-4 for i in range(1, 7))
+
+
+# ---- the picture
+
+
+def test_same_scene_at_every_size(scene):
+    fine, coarse, small = (render(scene, size) for size in (256, 64, 32))
+    for batch, factor, tolerance in ((coarse, 4, 0.02), (small, 8, 0.03)):
+        for name, scale in (("image", 2), ("mask", 1)):
+            assert (F.avg_pool2d(fine[name], factor) - batch[name]).abs().mean() / scale < tolerance
+        torch.testing.assert_close(fine["keypoints"] / factor, batch["keypoints"])
+        assert (fine["box"] / factor - batch["box"]).abs().max() <= 1.5
+
+
+def test_mask_is_the_alpha_of_the_composition(scene):
+    other = scene.replace(background=(scene.background + 3) % len(BACKGROUNDS))
+    (one, mask), (two, mask_again) = ((batch["image"], batch["mask"]) for batch in (render(scene), render(other)))
+    assert torch.equal(mask, mask_again)
+    grounds = [render(without_birds(s))["image"] for s in (scene, other)]
+    torch.testing.assert_close(one - two, (grounds[0] - grounds[1]) * (1 - mask), atol=1e-5, rtol=0)
+    foregrounds = [(x - ground * (1 - mask)) / mask.clamp(min=0.05) for x, ground in zip((one, two), grounds, strict=True)]
+    seen = (mask > 0.05).expand_as(one)
+    torch.testing.assert_close(foregrounds[0][seen], foregrounds[1][seen], atol=1e-4, rtol=0)
+    assert foregrounds[0][seen].abs().max() <= 1 + 1e-4
+
+
+def test_texture_changes_the_bird_and_nothing_else(scene):
+    other = scene.replace(texture=(scene.texture + 5) % len(TEXTURES))
+    one, two = render(scene), render(other)
+    assert torch.equal(one["mask"], two["mask"])
+    change = (one["image"] - two["image"]).abs().amax(1, keepdim=True)
+    assert change[one["mask"] == 0].max() == 0
+    assert ((change > 0.1) & (one["mask"] == 1)).sum((1, 2, 3)).min() > 50
+
+
+def test_backgrounds_all_differ():
+    scene = sample_scene(0, [0] * len(BACKGROUNDS)).replace(background=torch.arange(len(BACKGROUNDS)))
+    pictures = render(without_birds(scene))["image"].flatten(1)
+    assert torch.cdist(pictures, pictures, p=1).add(torch.eye(10) * 1e9).min() / pictures.shape[1] > 0.04
+
+
+def test_box_encloses_what_is_more_than_half_covered(scene):
+    batch = render(scene, 96)
+    for mask, box in zip(batch["mask"].numpy(), batch["box"], strict=True):
+        rows, columns = np.nonzero(mask[0] > 0.5)
+        assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_picture_without_a_bird_has_an_empty_box(scene):
+    batch = render(without_birds(scene))
+    assert batch["mask"].max() == 0
+    assert not batch["box"].any() and not batch["visible"].any()
+
+
+def test_birds_fill_about_a_fifth_to_a_third_of_the_picture():
+    area = PaperBirds(length=60).batch(range(60))["mask"].mean((1, 2, 3))
+    assert 0.15 < area.mean() < 0.35
+    assert area.min() > 0.05 and area.max() < 0.5
+
+
+# ---- pose
+
+
+def test_keypoints_lie_on_the_bird(scene):
+    batch = render(scene, 128)
+    near = F.max_pool2d(batch["mask"], 9, 1, 4)  # within four pixels of 128
+    at = batch["keypoints"] / 128 * 2 - 1
+    assert F.grid_sample(near, at[:, :, None], align_corners=False)[:, 0, :, 0][batch["visible"]].min() > 0.5
+
+
+def test_flip_mirrors_the_bird_about_its_own_middle():
+    right, left = (render(posed(flip=flip)) for flip in (0, 1))
+    torch.testing.assert_close(left["mask"], right["mask"].flip(-1), atol=1e-4, rtol=0)
+    mirrored = torch.stack([64 - right["keypoints"][..., 0], right["keypoints"][..., 1]], -1)
+    torch.testing.assert_close(left["keypoints"], mirrored)
+
+
+@pytest.mark.parametrize(("name", "axis"), [("x", 0), ("y", 1)])
+def test_shift_moves_all_keypoints_alike(name, axis):
+    moved = render(posed(**{name: 0.5}))["keypoints"] - render(posed())["keypoints"]
+    expected = torch.zeros(2)
+    expected[axis] = 0.5 * 0.2 * 32  # a fifth of half a picture of 64
+    torch.testing.assert_close(moved, expected.expand_as(moved), atol=1e-4, rtol=0)
+
+
+def test_scale_spreads_keypoints_about_the_middle():
+    small, large = (render(posed(scale=scale))["keypoints"] - 32 for scale in (-1, 1))
+    torch.testing.assert_close(large, small * 0.82 / 0.58)
+
+
+def test_rotation_turns_keypoints_about_the_middle_clockwise():
+    upright, turned = (torch.view_as_complex(render(posed(rotation=r))["keypoints"] - 32) for r in (0, 1))
+    quarter = torch.polar(torch.ones(()), torch.deg2rad(torch.tensor(24.0)))  # y points down: counts as clockwise
+    torch.testing.assert_close(turned, upright * quarter, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("joint", "moving"), [("head", ("beak", "eye", "crown")), ("wing", ("wing",))])
+def test_joint_moves_its_own_keypoints_rigidly(joint, moving):
+    still, bent = (render(posed(**{joint: value}))["keypoints"] for value in (0, 1))
+    moves = torch.tensor([name in moving for name in KEYPOINTS])
+    torch.testing.assert_close(bent[:, ~moves], still[:, ~moves])
+    assert (bent - still)[:, moves].norm(dim=-1).min() > 1
+    torch.testing.assert_close(torch.cdist(bent[:, moves], bent[:, moves]), torch.cdist(still[:, moves], still[:, moves]))
+
+
+# ---- several birds
+
+
+@pytest.mark.parametrize("n_birds", [2, 4])
+def test_several_birds_have_an_axis_and_one_mask(n_birds):
+    scene = sample_scene(3, range(5), n_birds=n_birds)
+    batch = render(scene)
+    assert batch["shape"].shape == batch["texture"].shape == (5, n_birds)
+    assert batch["keypoints"].shape == (5, n_birds, 10, 2) and batch["pose"].shape == (5, n_birds, 7)
+    singles = []
+    for k in range(n_birds):
+        only = {name: getattr(scene, name)[:, k : k + 1] for name in ("shape", "texture", "pose", "room")}
+        singles.append(render(scene.replace(**only)))
+    uncovered = torch.stack([1 - single["mask"] for single in singles]).prod(0)
+    torch.testing.assert_close(batch["mask"], 1 - uncovered)
+    torch.testing.assert_close(batch["keypoints"], torch.stack([single["keypoints"] for single in singles], 1))
+
+
+def test_later_bird_hides_the_keypoints_behind_it():
+    scene = sample_scene(3, range(6), n_birds=2)
+    twice = {name: getattr(scene, name)[:, :1].expand_as(getattr(scene, name)) for name in ("shape", "texture", "pose")}
+    visible = render(scene.replace(**twice, room=torch.tensor([0.0, 0.0, 1.0]).expand(6, 2, -1)))["visible"]
+    inside = [KEYPOINTS.index(name) for name in ("eye", "shoulder")]
+    assert visible[:, 1, inside].all()
+    assert not visible[:, 0, inside].any()
+
+
+def test_birds_apart_hide_nothing_of_each_other():
+    scene = sample_scene(3, range(6), n_birds=2)
+    pose = torch.zeros_like(scene.pose)
+    pose[..., SCALE] = -1
+    assert render(scene.replace(pose=pose))["visible"].all()
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 16}, "size .*16"),
+        ({"size": 300}, "size .*300"),
+        ({"length": 0}, "length .*0"),
+        ({"correlation": 2.0}, "correlation .*2.0"),
+        ({"correlation": -0.1}, "correlation .*-0.1"),
+        ({"n_birds": 9}, "n_birds .*9"),
+        ({"n_birds": 0}, "n_birds .*0"),
+    ],
+)
+def test_wrong_option_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        PaperBirds(**{"length": 10} | options)
+
+
+@pytest.mark.parametrize("index", [10, -1])
+def test_index_outside_the_set_is_named(index):
+    with pytest.raises(IndexError, match=str(index)):
+        PaperBirds(size=32, length=10)[index]
+
+
+@pytest.mark.parametrize(("factor", "value"), [("background", 10), ("shape", 6), ("texture", 24), ("texture", -1)])
+def test_factor_that_does_not_exist_is_named(scene, factor, value):
+    with pytest.raises(ValueError, match=f"{factor} .*{value}"):
+        render(scene.replace(**{factor: torch.full_like(getattr(scene, factor), value)}))

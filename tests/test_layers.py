@@ -1,0 +1,77 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tutorial_lib.layers import (
+    CodeConv,
+    ResidualBlock,
+    add_spectral_norm,
+    orthogonal_init,
+    same_block,
+    stretch,
+    up_block,
+)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("size", [(2, 2), (3, 3), (2, 5), (4, 7), (16, 16)])
+def test_code_conv_is_a_convolution_of_concatenated_planes(size, exact):
+    torch.manual_seed(0)
+    layer = CodeConv(3, 5, 4, exact).double()
+    features, code = torch.randn(2, 3, *size, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
+    inputs = [features, code, layer.weight.detach().clone()]
+    toward = torch.randn(2, 4, *size, dtype=torch.float64)  # an arbitrary direction for the gradients
+
+    mine = [tensor.clone().requires_grad_() for tensor in inputs[:2]]
+    output = layer(*mine)
+    gradients = torch.autograd.grad(output, [*mine, layer.weight], toward)
+
+    plain = [tensor.clone().requires_grad_() for tensor in inputs]
+    planes = plain[1][:, :, None, None].repeat(1, 1, *size)
+    expected = F.conv2d(torch.cat([plain[0], planes], 1), plain[2], padding=1)
+    torch.testing.assert_close(output, expected)
+    for gradient, other in zip(gradients, torch.autograd.grad(expected, plain, toward), strict=True):
+        torch.testing.assert_close(gradient, other)
+
+
+def test_stretch_repeats_the_middle():
+    x = torch.arange(9.0).view(1, 1, 3, 3)
+    expected = [[0, 1, 1, 2], [3, 4, 4, 5], [3, 4, 4, 5], [3, 4, 4, 5], [6, 7, 7, 8]]
+    assert stretch(x, 5, 4)[0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(("block", "shape"), [(up_block, (2, 5, 16, 12)), (same_block, (2, 5, 8, 6))])
+def test_block_shapes(block, shape):
+    assert block(3, 5)(torch.randn(2, 3, 8, 6)).shape == shape
+
+
+def test_upsampling_repeats_pixels():
+    x = torch.randn(1, 2, 3, 3)
+    assert torch.equal(up_block(2, 1)[0](x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+def test_residual_block_adds_to_its_input():
+    block, x = ResidualBlock(4).eval(), torch.randn(2, 4, 5, 5)
+    nn.init.zeros_(block.block[-1].weight)
+    assert torch.equal(block(x), x)
+
+
+def test_orthogonal_init():
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(40, 6))
+    orthogonal_init(module)
+    for layer in (module[0], module[3]):
+        rows = layer.weight.detach().flatten(1)
+        torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)), atol=1e-5, rtol=0)
+        assert not layer.bias.any()
+    assert (module[1].weight - 1).abs().max() < 0.1 and not module[1].bias.any()
+
+
+def test_spectral_norm_bounds_every_layer():
+    torch.manual_seed(0)
+    module = add_spectral_norm(nn.Sequential(nn.Conv2d(2, 6, 3), nn.Linear(5, 7)))
+    for layer in module:
+        for _ in range(50):
+            layer.weight  # noqa: B018  in training mode each access is a power iteration
+        largest = torch.linalg.matrix_norm(layer.weight.detach().flatten(1), ord=2)
+        assert float(largest) == pytest.approx(1, abs=1e-3)

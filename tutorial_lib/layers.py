@@ -1,0 +1,82 @@
+"""Building blocks under the field's names. All work on (B, C, H, W)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+
+def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size, without bias."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+
+
+def up_block(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Nearest-neighbour upsampling by 2, conv3x3, BatchNorm, GLU (which halves the channels)."""
+    return nn.Sequential(nn.Upsample(scale_factor=2), *same_block(in_channels, out_channels))
+
+
+def same_block(in_channels: int, out_channels: int) -> nn.Sequential:
+    """conv3x3, BatchNorm, GLU."""
+    return nn.Sequential(conv3x3(in_channels, 2 * out_channels), nn.BatchNorm2d(2 * out_channels), nn.GLU(1))
+
+
+class ResidualBlock(nn.Module):
+    """x + BN(conv(GLU(BN(conv(x)))))."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.block = nn.Sequential(*same_block(channels, channels), conv3x3(channels, channels), nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.block(x)
+
+
+class CodeConv(nn.Module):
+    """conv3x3 over features and a code that is repeated as constant planes: `conv(cat(features, planes))`.
+
+    exact=False does just that. exact=True gives the same values and gradients without convolving the planes: the convolution
+    is linear, and a constant plane with zero padding has only nine distinct results (four corners, four edges, the inside), so
+    the code's share is computed on a 3x3 grid and stretched. The weights are the same, one tensor (out, features + code, 3, 3).
+    """
+
+    def __init__(self, channels: int, code_dim: int, out_channels: int, exact: bool = True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, channels + code_dim, 3, 3))
+        nn.init.orthogonal_(self.weight)
+        self.channels, self.exact = channels, exact
+
+    def forward(self, features: Tensor, code: Tensor) -> Tensor:
+        """features (B, channels, H, W), code (B, code_dim) -> (B, out_channels, H, W)."""
+        height, width = features.shape[-2:]
+        planes = code.to(features.dtype)[:, :, None, None]
+        if not self.exact or min(height, width) < 3:
+            return F.conv2d(torch.cat([features, planes.expand(-1, -1, height, width)], 1), self.weight, padding=1)
+        share = F.conv2d(planes.expand(-1, -1, 3, 3), self.weight[:, self.channels :], padding=1)
+        return F.conv2d(features, self.weight[:, : self.channels], padding=1) + stretch(share, height, width)
+
+
+def stretch(x: Tensor, height: int, width: int) -> Tensor:
+    """(B, C, 3, 3) to (B, C, height, width): the border stays one pixel wide, the middle is repeated."""
+    x = torch.cat([x[:, :, :1], x[:, :, 1:2].expand(-1, -1, height - 2, -1), x[:, :, 2:]], 2)
+    return torch.cat([x[..., :1], x[..., 1:2].expand(-1, -1, -1, width - 2), x[..., 2:]], 3)
+
+
+def orthogonal_init(module: nn.Module) -> None:
+    """Orthogonal weights for convolutions and linear layers, zero biases, BatchNorm scales N(1, 0.02)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.orthogonal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, 0.02)
+            nn.init.zeros_(layer.bias)
+
+
+def add_spectral_norm(module: nn.Module) -> nn.Module:
+    """Spectral normalisation on every convolution and linear layer (Miyato et al. 2018)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            spectral_norm(layer)
+    return module
