@@ -1,0 +1,68 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from tutorial_lib.plots.grids import image_grid, stage_sheet, to_uint8
+
+
+def labels(figure) -> tuple[list[str], list[str]]:
+    axes = figure.axes[0]
+    return [t.get_text() for t in axes.get_yticklabels()], [t.get_text() for t in axes.get_xticklabels()]
+
+
+def test_rows_and_columns_carry_their_labels():
+    figure = image_grid(torch.zeros(2, 3, 3, 8, 8), ["swan", "owl"], ["a", "b", "c"], title="Birds")
+    assert labels(figure) == (["swan", "owl"], ["a", "b", "c"])
+    assert figure.axes[0].get_title(loc="left") == "Birds"
+
+
+def test_cells_hold_the_pictures_in_reading_order():
+    grey = torch.linspace(-1, 1, 6).view(2, 3, 1, 1, 1).expand(2, 3, 3, 8, 8)
+    canvas = image_grid(list(grey)).axes[0].images[0].get_array()
+    centres = canvas[4::9, 4::9, 0]  # cells of 8 pixels, gaps of 1
+    assert centres.tolist() == [[0, 51, 102], [153, 204, 255]]
+
+
+def test_a_stage_sheet_has_a_row_for_each_stage():
+    figure = stage_sheet({"background": torch.zeros(4, 3, 8, 8), "mask": torch.ones(4, 1, 8, 8)})
+    assert labels(figure)[0] == ["background", "mask"]
+
+
+def test_masks_run_from_ink_to_white():
+    dark, light = to_uint8(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1))[:, 0, 0]
+    assert dark.max() < 80
+    assert (light == 255).all()
+
+
+def test_pictures_outside_the_range_are_clipped():
+    assert (to_uint8(torch.full((1, 3, 1, 1), 1.5)) == 255).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 8, 8), (2, 4, 1, 8, 8), (0, 4, 3, 8, 8)])
+def test_a_wrong_shape_is_named(shape):
+    with pytest.raises(ValueError, match=r"pictures must be \(R, C, 3, H, W\)"):
+        image_grid(torch.zeros(shape))
+
+
+def test_stages_of_different_length_are_named():
+    with pytest.raises(ValueError, match=r"stages must agree in N, H, W, got .*'mask': \(3, 1, 8, 8\)"):
+        stage_sheet({"image": torch.zeros(4, 3, 8, 8), "mask": torch.zeros(3, 1, 8, 8)})
+
+
+def test_a_missing_label_is_named():
+    with pytest.raises(ValueError, match=r"row_labels must have 2 entries, got 1: \['swan'\]"):
+        image_grid(torch.zeros(2, 3, 3, 8, 8), ["swan"])
+
+
+def test_figures_show_themselves_and_are_unknown_to_pyplot():
+    before = plt.get_fignums()
+    figure = image_grid(torch.zeros(1, 2, 3, 8, 8))
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert plt.get_fignums() == before
+
+
+def test_the_callers_settings_are_left_alone():
+    before = dict(plt.rcParams)
+    image_grid(np.zeros((1, 2, 3, 8, 8), dtype=np.float32))
+    assert dict(plt.rcParams) == before

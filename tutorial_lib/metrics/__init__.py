@@ -1,0 +1,1 @@
+"""Measurements, one file for each kind. Import the file you need; the package itself imports nothing."""

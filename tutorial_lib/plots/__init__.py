@@ -1,0 +1,1 @@
+"""Figures. Every function returns a matplotlib figure that pyplot does not know: nothing to close or to leak."""

@@ -1,0 +1,99 @@
+"""Sheets of pictures with labelled rows and columns."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from torch import Tensor
+
+from tutorial_lib.plots.style import INK, NotebookFigure, new_figure, styled
+
+GAP = 0.06  # white between cells, as a share of a cell
+
+
+@styled
+def image_grid(
+    pictures: Tensor | Sequence[Tensor],
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    title: str | None = None,
+    cell: float = 0.7,
+) -> NotebookFigure:
+    """Pictures (R, C, 3, H, W) in [-1, 1], or R rows (C, 3, H, W), side by side. `cell`: inches a picture."""
+    rows = list(pictures)
+    shapes = {tuple(row.shape) for row in rows}
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 4 or shape[1] != 3 or 0 in shape:
+        raise ValueError(
+            f"pictures must be (R, C, 3, H, W) or equal rows (C, 3, H, W), got rows {[tuple(r.shape) for r in rows]}"
+        )
+    return _sheet([to_uint8(row) for row in rows], row_labels, column_labels, title, cell)
+
+
+@styled
+def stage_sheet(
+    stages: Mapping[str, Tensor],
+    column_labels: Sequence[str] | None = None,
+    title: str | None = None,
+    cell: float = 0.7,
+) -> NotebookFigure:
+    """One row a stage: pictures (N, 3, H, W) in [-1, 1], or masks (N, 1, H, W) in [0, 1], shown in greys."""
+    if len({(len(stage), *stage.shape[2:]) for stage in stages.values()}) != 1:
+        raise ValueError(f"stages must agree in N, H, W, got { {k: tuple(v.shape) for k, v in stages.items()} }")
+    for name, stage in stages.items():
+        if stage.ndim != 4 or stage.shape[1] not in (1, 3):
+            raise ValueError(f"stage {name!r} must be (N, 3, H, W) or (N, 1, H, W), got {tuple(stage.shape)}")
+    return _sheet([to_uint8(stage) for stage in stages.values()], list(stages), column_labels, title, cell)
+
+
+def draw_grid(
+    axes: Axes,
+    rows: Sequence[np.ndarray],
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+) -> None:
+    """Rows of uint8 pictures (C, H, W, 3) as one image on given axes."""
+    n_rows, n_columns, height, width = len(rows), *rows[0].shape[:3]
+    for name, labels, count in (("row_labels", row_labels, n_rows), ("column_labels", column_labels, n_columns)):
+        if labels is not None and len(labels) != count:
+            raise ValueError(f"{name} must have {count} entries, got {len(labels)}: {list(labels)}")
+    gap = max(1, round(GAP * width))
+    step_y, step_x = height + gap, width + gap
+    canvas = np.full((n_rows * step_y - gap, n_columns * step_x - gap, 3), 255, dtype=np.uint8)
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            canvas[r * step_y : r * step_y + height, c * step_x : c * step_x + width] = picture
+    axes.imshow(canvas)
+    axes.set_anchor("NW")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False, pad=4)
+    axes.set_yticks(np.arange(n_rows) * step_y + height / 2 if row_labels else [], row_labels or [])
+    axes.set_xticks(np.arange(n_columns) * step_x + width / 2 if column_labels else [], column_labels or [])
+
+
+def _sheet(rows, row_labels, column_labels, title, cell) -> NotebookFigure:
+    n_columns, height, width = rows[0].shape[:3]
+    margin = 0.085 * max((len(str(label)) for label in row_labels), default=0) if row_labels else 0.0
+    figure = new_figure(
+        n_columns * cell * (1 + GAP) + margin + 0.1,
+        len(rows) * cell * height / width * (1 + GAP) + 0.25 * bool(column_labels) + 0.3 * bool(title) + 0.1,
+    )
+    axes = figure.add_subplot()
+    draw_grid(axes, rows, row_labels, column_labels)
+    if column_labels and max(len(str(label)) for label in column_labels) > 11 * cell / 0.7:
+        axes.tick_params(axis="x", labelrotation=40)
+        for label in axes.get_xticklabels():
+            label.set(ha="left", rotation_mode="anchor")
+        figure.set_figheight(figure.get_figheight() + 0.035 * max(len(str(label)) for label in column_labels))
+    if title:
+        axes.set_title(title)
+    return figure
+
+
+def to_uint8(pictures: Tensor) -> np.ndarray:
+    """uint8 (N, H, W, 3) from pictures (N, 3, H, W) in [-1, 1] or masks (N, 1, H, W) in [0, 1], ink to white."""
+    pictures = torch.as_tensor(pictures).detach().float().cpu()
+    ink = torch.tensor(to_rgb(INK)).view(3, 1, 1)
+    unit = (pictures + 1) / 2 if pictures.shape[1] == 3 else torch.lerp(ink, torch.ones(3, 1, 1), pictures)
+    return (unit.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()

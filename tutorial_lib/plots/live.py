@@ -1,0 +1,105 @@
+"""Watching a model learn: one picture in the notebook, redrawn in place."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tutorial_lib.plots.curves import draw_curves, series
+from tutorial_lib.plots.grids import draw_grid, to_uint8
+from tutorial_lib.plots.style import NotebookFigure, new_figure, styled
+
+if TYPE_CHECKING:
+    from tutorial_lib.training.loop import Progress
+
+
+class LiveView:
+    """A training callback that shows samples and loss curves while a method trains.
+
+        train(method, data, run, callbacks=[LiveView()])
+
+    It redraws at most every `interval` seconds, and at the last step. Without a notebook nothing is displayed;
+    `figure` holds the latest drawing all the same. Watching changes nothing: the random state and the modes of the
+    networks are put back.
+
+    `draw(method) -> Tensor (N, 3, H, W) or a dict of such rows` says what to look at; by default 32 samples of
+    always the same codes. `averaged` looks at the averaged weights, which lag behind in a short run.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[torch.nn.Module], Tensor | Mapping[str, Tensor]] | None = None,
+        *,
+        averaged: bool = False,
+        interval: float = 2.0,
+        seed: int = 0,
+        columns: int = 8,
+    ):
+        self.draw = draw or self._samples
+        self.averaged, self.interval, self.seed, self.columns = averaged, interval, seed, columns
+        self.figure: NotebookFigure | None = None
+        self._log: list[dict] = []
+        self._drawn_at = -math.inf
+        self._handle = None
+
+    def __call__(self, progress: Progress) -> None:
+        self._log.append({"step": progress.step, **{name: float(loss) for name, loss in progress.losses.items()}})
+        if time.monotonic() - self._drawn_at < self.interval and progress.step < progress.steps:
+            return
+        pictures = self._look(progress)
+        self.figure = self._compose(pictures, progress)
+        self._show(self.figure.png())
+        self._drawn_at = time.monotonic()
+
+    def _look(self, progress: Progress) -> Tensor | Mapping[str, Tensor]:
+        from tutorial_lib.training.loop import averaged_weights
+
+        averaged = progress.averaged if self.averaged else {}
+        every_gpu = range(torch.cuda.device_count())
+        with torch.random.fork_rng(every_gpu), torch.no_grad(), averaged_weights(progress.method, averaged) as method:
+            torch.manual_seed(self.seed)
+            return self.draw(method)
+
+    def _samples(self, method: torch.nn.Module) -> Tensor:
+        return method.sample(4 * self.columns, generator=torch.Generator().manual_seed(self.seed))[1]
+
+    @styled
+    def _compose(self, pictures: Tensor | Mapping[str, Tensor], progress: Progress) -> NotebookFigure:
+        if isinstance(pictures, Mapping):
+            rows, labels = [to_uint8(row) for row in pictures.values()], list(pictures)
+        else:
+            flat = to_uint8(pictures)
+            whole = max(1, len(flat) // self.columns)
+            rows, labels = [flat[i * self.columns : (i + 1) * self.columns] for i in range(whole)], None
+        steps, values = series(self._log)
+
+        n_columns = 2 if len(values) > 3 else 1
+        n_rows = math.ceil(len(values) / n_columns)
+        sheet_width = 0.62 * len(rows[0]) + 0.07 * max((len(label) for label in labels or []), default=0)
+        height = max(0.62 * len(rows) + 0.35, 0.85 * n_rows)
+        figure = new_figure(sheet_width + 1.75 * n_columns, height)
+        left, right = figure.subfigures(1, 2, width_ratios=[sheet_width, 1.75 * n_columns])
+        axes = left.add_subplot()
+        draw_grid(axes, rows, labels)
+        axes.set_title(f"step {progress.step:,} of {progress.steps:,}")
+        panels = right.subplots(n_rows, n_columns, squeeze=False)
+        draw_curves(panels.flat, steps, values, until=progress.steps)
+        return figure
+
+    def _show(self, png: bytes) -> None:
+        try:
+            from IPython import get_ipython
+            from IPython.display import Image, display
+        except ImportError:
+            return
+        if get_ipython() is None:
+            return
+        if self._handle is None:
+            self._handle = display(Image(png), display_id=True)
+        else:
+            self._handle.update(Image(png))

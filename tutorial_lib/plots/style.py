@@ -1,0 +1,92 @@
+"""One look for all figures: palette, colour map, type."""
+
+import functools
+from collections.abc import Callable
+from io import BytesIO
+from typing import ParamSpec, TypeVar
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+INK, GREY, FAINT = "#22313a", "#7b868c", "#d9dedf"
+PALETTE = (
+    "#1f7a8c", "#e4714f", "#e2b33c", "#4b5fa8", "#8fae5d",
+    "#b3528c", "#69b8c9", "#9a6a3f", "#8d7cc3", "#7b868c",
+)  # fmt: skip
+SEQUENTIAL = LinearSegmentedColormap.from_list(
+    "paper_to_ink", ["#f8f6f0", "#d3e5dd", "#8fc4ba", "#43909a", "#1d5d73", "#123447"]
+)
+
+RC = {
+    "figure.dpi": 110,
+    "savefig.dpi": 110,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures look the same everywhere
+    "font.size": 8.5,
+    "text.color": INK,
+    "figure.titlesize": 10.5,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "axes.titlepad": 7,
+    "axes.labelcolor": GREY,
+    "axes.edgecolor": FAINT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#edf0f0",
+    "grid.linewidth": 0.8,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "lines.linewidth": 1.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.constrained_layout.use": True,
+}
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+class NotebookFigure(Figure):
+    """A figure that shows itself as the value of a cell, whether or not pyplot was ever imported."""
+
+    def png(self) -> bytes:
+        """The figure as PNG bytes."""
+        buffer = BytesIO()
+        FigureCanvasAgg(self).print_png(buffer)
+        return buffer.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        return self.png()
+
+
+def new_figure(width: float, height: float) -> NotebookFigure:
+    """An empty figure, size in inches. Call it inside a `styled` function."""
+    return NotebookFigure(figsize=(width, height))
+
+
+def styled(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a function under the course's matplotlib settings and leave the caller's alone."""
+
+    @functools.wraps(function)
+    def in_style(*args: P.args, **kwargs: P.kwargs) -> R:
+        with matplotlib.rc_context(RC):
+            return function(*args, **kwargs)
+
+    return in_style
+
+
+def colours(n: int) -> list:
+    """n colours that can be told apart: the palette, or an even walk around the hues when it is too short."""
+    if n <= len(PALETTE):
+        return list(PALETTE[:n])
+    import seaborn
+
+    return list(seaborn.husl_palette(n, s=0.75, l=0.62))
