@@ -1,0 +1,599 @@
+"""FineGAN: a picture in three stages, a code for each.
+
+Singh, Ojha & Lee, "FineGAN: Unsupervised Hierarchical Disentanglement for Fine-Grained Object Generation and Discovery",
+CVPR 2019.
+
+    background stage  (z, b) -> B                                              judged on patches off the object, by D_b
+    parent stage      (z, p) -> P_f, P_m     parent = P_f P_m + B (1 - P_m)    p must be readable off P_f P_m,  Q_p in D_p
+    child stage       (., c) -> C_f, C_m     child = C_f C_m + parent (1 - C_m)  c off C_f C_m, Q_c in D_c; judged by D_c
+
+The file follows the paper: config, generator, discriminators, losses, the training step, and the code predictor that is
+fitted afterwards to compare clusterings. The defaults of the config are the published constants; the fields under "departures"
+are off by default and are what the laptop preset switches on.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as tvf
+
+from tutorial_lib.codes import Codes
+from tutorial_lib.layers import (
+    CodeConv,
+    ResidualBlock,
+    add_spectral_norm,
+    conv3x3,
+    orthogonal_init,
+    same_block,
+    up_block,
+)
+
+# ---- config ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FineGANConfig:
+    """Constants of FineGAN; the defaults are the published ones for birds at 128 x 128."""
+
+    image_size: int = 128
+    z_dim: int = 100
+    n_backgrounds: int = 200  # N_b
+    n_parents: int = 20  # N_p
+    n_children: int = 200  # N_c
+    # Channels of the generator: at 4 x 4, after each up block, and of the child stage.
+    width: int = 512
+    background_widths: tuple[int, ...] = (256, 128, 64, 64, 32)
+    parent_width: int = 512
+    parent_widths: tuple[int, ...] = (256, 128, 64, 16, 16)
+    child_width: int = 32
+    parent_residuals: int = 3
+    child_residuals: int = 2
+    exact_planes: bool = True
+    # Discriminators: (channels, stride) of D_b's 4x4 convolutions; channels of the stride-2 convolutions of D_p and D_c.
+    background_size: int = 126
+    background_critic: tuple[tuple[int, int], ...] = ((64, 2), (128, 2), (256, 1))
+    object_widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+    head_width: int = 512
+    reader_widths: tuple[int, ...] | None = None  # of D_p, which only reads a code, if other than object_widths
+    # Training.
+    learning_rate: float = 2e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    background_weight: float = 10.0
+    hard_negatives_from: int | None = None  # step from which every second batch holds the fakes D_c rejects most
+
+    # ---- departures -------------------------------------------------------------------------------------------------------
+    spectral_norm: bool = False  # in the discriminators, instead of BatchNorm in D_p and D_c
+    hinge: bool = False  # adversarial loss instead of binary cross entropy
+    tie_background: bool = True  # b = c in training, as published; otherwise b is drawn on its own
+    z_background: int | None = None  # how many of z's first components the background stage sees (all), the parent the rest
+    background_first: int = 0  # steps in which only the background stage is trained
+    parent_from_mask: bool = False  # Q_p reads p off the silhouette P_m, which colour cannot help, instead of P_f P_m
+    background_information: float = 0.0  # weight of the cross entropy of b read off B
+    pose_information: float = 0.0  # weight of the squared error of the parent's part of z read off P_m
+    mask_area: tuple[float, float] | None = None  # share of the picture that the parent mask may cover at no cost
+    mask_area_weight: float = 0.0
+    mask_match_weight: float = 0.0  # weight of |C_m - P_m|: the child repaints the parent, all of it and nothing else
+    mask_entropy_weight: float = 0.0  # weight of the masks' binary entropy, which pushes them to 0 or 1
+
+    def __post_init__(self):
+        grown = 4 * 2 ** len(self.background_widths)
+        if not len(self.background_widths) == len(self.parent_widths) or grown != self.image_size:
+            raise ValueError(
+                f"background_widths and parent_widths need log2(image_size / 4) entries each: image_size {self.image_size}, "
+                f"got {len(self.background_widths)} and {len(self.parent_widths)}"
+            )
+        if self.tie_background and self.n_backgrounds != self.n_children:
+            raise ValueError(f"b = c needs n_backgrounds = n_children, got {self.n_backgrounds} and {self.n_children}")
+        if self.n_children < self.n_parents:
+            raise ValueError(f"each parent needs a child: n_parents {self.n_parents}, n_children {self.n_children}")
+        if self.z_background is not None and not 0 < self.z_background < self.z_dim:
+            raise ValueError(f"z_background must lie between 1 and z_dim - 1 = {self.z_dim - 1}, got {self.z_background}")
+
+
+def child_to_parent(child: Tensor, n_parents: int, n_children: int) -> Tensor:
+    """The parent of each child (B,) int64: floor(c / (N_c / N_p)), in integers, also where N_c / N_p is not whole."""
+    return child * n_parents // n_children
+
+
+# ---- generator ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Stages:
+    """What the generator draws on the way, each (B, C, H, W): pictures in [-1, 1], masks in [0, 1].
+
+    `image` is the child picture, the result; `mask` is what the object covers in it, 1 - (1 - P_m)(1 - C_m).
+    """
+
+    background: Tensor
+    parent_foreground: Tensor
+    parent_mask: Tensor
+    parent: Tensor
+    child_foreground: Tensor
+    child_mask: Tensor
+    image: Tensor
+    feature: Tensor  # phi(p, z), the parent feature
+
+    @property
+    def mask(self) -> Tensor:
+        return 1 - (1 - self.parent_mask) * (1 - self.child_mask)
+
+
+class Stem(nn.Module):
+    """[z, code] -> linear to (width, 4, 4) with BatchNorm and GLU -> up blocks."""
+
+    def __init__(self, in_dim: int, width: int, widths: tuple[int, ...]):
+        super().__init__()
+        hidden = 2 * width * 16
+        self.linear = nn.Sequential(nn.Linear(in_dim, hidden, bias=False), nn.BatchNorm1d(hidden), nn.GLU(1))
+        self.up = nn.Sequential(*(up_block(a, b) for a, b in zip((width, *widths[:-1]), widths, strict=True)))
+
+    def forward(self, z: Tensor, code: Tensor) -> Tensor:
+        return self.up(self.linear(torch.cat([z, code], 1)).unflatten(1, (-1, 4, 4)))
+
+
+class CodeBlock(nn.Module):
+    """A same block over features and a code as planes: conv3x3, BatchNorm, GLU."""
+
+    def __init__(self, channels: int, code_dim: int, out_channels: int, exact: bool):
+        super().__init__()
+        self.conv = CodeConv(channels, code_dim, 2 * out_channels, exact)
+        self.norm = nn.BatchNorm2d(2 * out_channels)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        return F.glu(self.norm(self.conv(x, code)), 1)
+
+
+class ParentStage(nn.Module):
+    """(z, p) -> the parent feature phi."""
+
+    def __init__(self, config: FineGANConfig, z_dim: int):
+        super().__init__()
+        channels = config.parent_widths[-1]
+        self.stem = Stem(z_dim + config.n_parents, config.parent_width, config.parent_widths)
+        self.code = CodeBlock(channels, config.n_parents, channels, config.exact_planes)
+        self.residual = nn.Sequential(*(ResidualBlock(channels) for _ in range(config.parent_residuals)))
+
+    def forward(self, z: Tensor, p: Tensor) -> Tensor:
+        return self.residual(self.code(self.stem(z, p), p))
+
+
+class ChildStage(nn.Module):
+    """(phi, c) -> the child feature."""
+
+    def __init__(self, config: FineGANConfig):
+        super().__init__()
+        channels, width = config.parent_widths[-1], config.child_width
+        self.code = CodeBlock(channels, config.n_children, width, config.exact_planes)
+        self.residual = nn.Sequential(*(ResidualBlock(width) for _ in range(config.child_residuals)))
+        self.same = same_block(width, channels)
+
+    def forward(self, feature: Tensor, c: Tensor) -> Tensor:
+        return self.same(self.residual(self.code(feature, c)))
+
+
+class Painter(nn.Module):
+    """Features -> a foreground in [-1, 1] and a mask in [0, 1]."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.foreground = conv3x3(channels, 3)
+        self.mask = conv3x3(channels, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.foreground(x).tanh(), self.mask(x).sigmoid()
+
+
+class Generator(nn.Module):
+    """The three stages."""
+
+    def __init__(self, config: FineGANConfig):
+        super().__init__()
+        self.split = config.z_background
+        z_background = config.z_background or config.z_dim
+        z_parent = config.z_dim - (config.z_background or 0)
+        channels = config.parent_widths[-1]
+        self.background = Stem(z_background + config.n_backgrounds, config.width, config.background_widths)
+        self.background_picture = conv3x3(config.background_widths[-1], 3)
+        self.parent = ParentStage(config, z_parent)
+        self.parent_painter = Painter(channels)
+        self.child = ChildStage(config)
+        self.child_painter = Painter(channels)
+        orthogonal_init(self)
+
+    def draw_background(self, codes: Codes) -> Tensor:
+        """B, in [-1, 1]."""
+        return self.background_picture(self.background(codes.z[:, : self.split], codes.b)).tanh()
+
+    def forward(self, codes: Codes, feature: Tensor | None = None) -> Stages:
+        """All stages. `feature` takes the place of phi(p, z) if given; z then only feeds the background."""
+        background = self.draw_background(codes)
+        if feature is None:
+            feature = self.parent(codes.z[:, self.split :] if self.split else codes.z, codes.p)
+        parent_foreground, parent_mask = self.parent_painter(feature)
+        parent = parent_foreground * parent_mask + background * (1 - parent_mask)
+        child_foreground, child_mask = self.child_painter(self.child(feature, codes.c))
+        image = child_foreground * child_mask + parent * (1 - child_mask)
+        return Stages(
+            background, parent_foreground, parent_mask, parent, child_foreground, child_mask, image, feature
+        )  # fmt: skip
+
+
+# ---- discriminators -------------------------------------------------------------------------------------------------------
+
+
+class BackgroundCritic(nn.Module):
+    """D_b: is each patch real, and is it background? Two maps of logits (B, cells, cells)."""
+
+    def __init__(self, config: FineGANConfig):
+        super().__init__()
+        layers, channels = [], 3
+        self.receptive_field, self.stride = 1, 1
+        for width, stride in config.background_critic:
+            layers += [nn.Conv2d(channels, width, 4, stride), nn.LeakyReLU(0.2)]
+            self.receptive_field += 3 * self.stride
+            self.stride *= stride
+            channels = width
+        self.receptive_field += 3 * self.stride  # the heads
+        self.trunk = nn.Sequential(*layers)
+        self.real = nn.Conv2d(channels, 1, 4)
+        self.background = nn.Conv2d(channels, 1, 4)
+        orthogonal_init(self)
+        if config.spectral_norm:
+            add_spectral_norm(self)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.trunk(x)
+        return self.real(features)[:, 0], self.background(features)[:, 0]
+
+
+def patch_weights(box: Tensor, cells: int, receptive_field: int, stride: int) -> Tensor:
+    """Which cells of D_b see background only: 1 where the receptive field does not touch the box, else 0.
+
+    box (B, 4) is x1, y1, x2, y2 in pixels of the picture D_b sees; cell i of an axis sees the pixels
+    [i stride, i stride + receptive_field). Returns (B, cells, cells), rows are y. An empty box touches nothing.
+    """
+    box = box.as_subclass(Tensor).float()
+    start = torch.arange(cells, device=box.device) * stride
+    low, high = box[:, :2, None], box[:, 2:, None]  # (B, 2, 1), x and y
+    touches = (start < high) & (start + receptive_field > low) & (high > low)  # (B, 2, cells)
+    return 1 - (touches[:, 1, :, None] & touches[:, 0, None, :]).float()
+
+
+class ObjectDiscriminator(nn.Module):
+    """D_p and D_c: stride-2 convolutions to 4 x 4, a code head, and for D_c a real/fake head.
+
+    `codes` are the lengths of what the code heads predict.
+    """
+
+    def __init__(self, config: FineGANConfig, codes: tuple[int, ...], judges: bool, channels: int = 3):
+        super().__init__()
+        widths = config.object_widths if judges else config.reader_widths or config.object_widths
+        head_width = config.head_width if judges or not config.reader_widths else widths[-1]
+
+        def norm(width: int) -> nn.Module:
+            return nn.Identity() if config.spectral_norm else nn.BatchNorm2d(width)
+
+        layers = []
+        for i, width in enumerate(widths):
+            layers += [nn.Conv2d(channels, width, 4, 2, 1, bias=False)]
+            layers += [norm(width)] if i else []
+            layers += [nn.LeakyReLU(0.2)]
+            channels = width
+        width = head_width
+        side = config.image_size >> len(widths)
+        self.trunk = nn.Sequential(*layers, conv3x3(channels, width), norm(width), nn.LeakyReLU(0.2))
+        self.code_features = nn.Sequential(conv3x3(width, width), norm(width), nn.LeakyReLU(0.2))
+        self.code = nn.ModuleList(nn.Conv2d(width, n, side) for n in codes)
+        self.real = nn.Conv2d(width, 1, side) if judges else None
+        orthogonal_init(self)
+        if config.spectral_norm:
+            add_spectral_norm(self)
+
+    def judge(self, x: Tensor) -> Tensor:
+        """Real/fake logits (B,)."""
+        return self.real(self.trunk(x)).flatten()
+
+    def read(self, x: Tensor) -> list[Tensor]:
+        """What the code heads say, each (B, n): logits of a class, or values."""
+        features = self.code_features(self.trunk(x))
+        return [head(features).flatten(1) for head in self.code]
+
+
+# ---- losses ---------------------------------------------------------------------------------------------------------------
+
+
+def critic_loss(real: Tensor, fake: Tensor, hinge: bool, weights: Tensor | None = None) -> Tensor:
+    """A discriminator's loss from logits. `weights` (like `real`) leave real cells out; the mean is over what remains."""
+    lost_real = F.relu(1 - real) if hinge else F.softplus(-real)
+    lost_fake = F.relu(1 + fake) if hinge else F.softplus(fake)
+    if weights is None:
+        return lost_real.mean() + lost_fake.mean()
+    return (weights * lost_real).sum() / weights.sum().clamp(min=1) + lost_fake.mean()
+
+
+def generator_loss(fake: Tensor, hinge: bool) -> Tensor:
+    """The generator's adversarial loss from logits: -D (hinge) or binary cross entropy against "real"."""
+    return -fake.mean() if hinge else F.softplus(-fake).mean()
+
+
+def area_loss(mask: Tensor, low: float, high: float) -> Tensor:
+    """How far the share of the picture that each mask covers lies outside [low, high]; mean over the batch."""
+    area = mask.mean((1, 2, 3))
+    return (F.relu(low - area) + F.relu(area - high)).mean()
+
+
+def binary_entropy(mask: Tensor) -> Tensor:
+    """Mean binary entropy of a mask in bits, 0 where it is 0 or 1, 1 where it is one half."""
+    mask = mask.float().clamp(1e-6, 1 - 1e-6)
+    return -(mask * mask.log2() + (1 - mask) * (1 - mask).log2()).mean()
+
+
+# ---- the method -----------------------------------------------------------------------------------------------------------
+
+
+class FineGAN(nn.Module):
+    """FineGAN's networks, optimisers and training step.
+
+    A batch needs `image` (B, 3, H, W): the object (published: the box crop), and `scene` with `scene_box`: the whole picture
+    for the background critic. Without `scene`, `image` and `box` serve for both.
+    """
+
+    name = "finegan"
+    averaged = ("generator",)
+
+    def __init__(self, config: FineGANConfig):
+        super().__init__()
+        self.config = config
+        z_parent = config.z_dim - (config.z_background or 0)
+        self.generator = Generator(config)
+        self.background_critic = BackgroundCritic(config)  # D_b
+        heads = (config.n_parents, z_parent) if config.pose_information else (config.n_parents,)
+        self.parent_reader = ObjectDiscriminator(config, heads, judges=False, channels=1 if config.parent_from_mask else 3)
+        self.child_discriminator = ObjectDiscriminator(config, (config.n_children,), judges=True)  # D_c and Q_c
+        readers = [*self.parent_reader.parameters(), *self.child_discriminator.code_features.parameters()]
+        readers += self.child_discriminator.code.parameters()
+        if config.background_information:
+            self.background_reader = ObjectDiscriminator(config, (config.n_backgrounds,), judges=False)
+            readers += self.background_reader.parameters()
+        judges = [*self.child_discriminator.trunk.parameters(), *self.child_discriminator.real.parameters()]
+
+        def adam(parameters) -> torch.optim.Adam:
+            return torch.optim.Adam(parameters, lr=config.learning_rate, betas=config.betas)
+
+        self.optimizers = {
+            "background_critic": adam(self.background_critic.parameters()),
+            "child_discriminator": adam(judges),
+            "generator": adam([*self.generator.parameters(), *readers]),
+        }
+        self._judges = judges
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    # ---- codes and pictures
+
+    def sample_codes(self, n: int, *, tied: bool = True, generator: torch.Generator | None = None) -> Codes:
+        """Draw codes from their priors: z from N(0, I), classes uniformly.
+
+        tied: p follows from c, and b = c if the config says so, as in training. Otherwise all four are independent.
+        """
+        config, device = self.config, self.step.device
+        source = generator.device if generator is not None else device
+
+        def draw(classes: int) -> Tensor:
+            return torch.randint(classes, (n,), generator=generator, device=source).to(device)
+
+        z = torch.randn(n, config.z_dim, generator=generator, device=source).to(device)
+        b, p, c = (draw(classes) for classes in self.code_sizes)
+        if tied:
+            p = child_to_parent(c, config.n_parents, config.n_children)
+            b = c if config.tie_background else b
+        return Codes.from_indices(z, b, p, c, self.code_sizes)
+
+    @property
+    def code_sizes(self) -> tuple[int, int, int]:
+        """(N_b, N_p, N_c)."""
+        return self.config.n_backgrounds, self.config.n_parents, self.config.n_children
+
+    def generate(self, codes: Codes) -> Stages:
+        """All stages of the pictures that the codes describe."""
+        return self.generator(codes)
+
+    def sample(self, n: int, *, tied: bool = False, generator: torch.Generator | None = None) -> tuple[Codes, Tensor]:
+        """Random codes and their pictures (n, 3, H, W)."""
+        codes = self.sample_codes(n, tied=tied, generator=generator)
+        return codes, self.generate(codes).image
+
+    # ---- training
+
+    def training_step(self, batch: dict[str, Tensor], codes: Codes | None = None) -> dict[str, Tensor]:
+        """One update of D_b, of D_c, and of the generator with the readers Q_p and Q_c; returns the losses.
+
+        codes: those to use instead of drawing them.
+        """
+        image = batch["image"]
+        if image.shape[1:] != (3, self.config.image_size, self.config.image_size):
+            raise ValueError(
+                f"image must be (B, 3, {self.config.image_size}, {self.config.image_size}), got {tuple(image.shape)}"
+            )
+        codes = self.sample_codes(len(image)) if codes is None else codes
+        start, step = self.config.hard_negatives_from, int(self.step)
+        if start is not None and step >= start and step % 2:
+            codes = self.hardest_codes(len(image))
+        losses = {}
+        if step < self.config.background_first:
+            background = self.generator.draw_background(codes)
+            losses |= self.update_background_critic(batch, background.detach())
+            losses |= self.update_generator(self.background_losses(background, codes))
+        else:
+            fake = self.generator(codes)
+            losses |= self.update_background_critic(batch, fake.background.detach())
+            losses |= self.update_child_discriminator(image, fake.image.detach())
+            losses |= self.update_generator(self.background_losses(fake.background, codes) | self.object_losses(fake, codes))
+        self.step += 1
+        return losses
+
+    def update_background_critic(self, batch: dict[str, Tensor], fake: Tensor) -> dict[str, Tensor]:
+        """D_b: real cells that see background only -> 1, fake cells -> 0; and which real cells see background only."""
+        config, size = self.config, self.config.background_size
+        scene, box = batch.get("scene", batch["image"]), batch.get("scene_box", batch["box"])
+        if scene.shape[-1] != size:
+            scene, box = (
+                tvf.resize(scene, [size, size], antialias=True),
+                box.as_subclass(Tensor) * (size / scene.shape[-1]),
+            )
+        real, is_background = self.background_critic(scene)
+        weights = patch_weights(box, real.shape[-1], self.background_critic.receptive_field, self.background_critic.stride)
+        judged, _ = self.background_critic(self._for_background_critic(fake))
+        loss = config.background_weight * critic_loss(real, judged, config.hinge, weights)
+        loss = loss + F.binary_cross_entropy_with_logits(is_background, weights)
+        self._update("background_critic", loss)
+        return {"d_background": loss.detach()}
+
+    def update_child_discriminator(self, image: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """D_c: real objects -> 1, generated children -> 0."""
+        discriminator = self.child_discriminator
+        loss = critic_loss(discriminator.judge(image), discriminator.judge(fake), self.config.hinge)
+        self._update("child_discriminator", loss)
+        return {"d_child": loss.detach()}
+
+    def background_losses(self, background: Tensor, codes: Codes) -> dict[str, Tensor]:
+        """Every cell of B should look real and like background; if asked for, b should be readable off B."""
+        config = self.config
+        real, is_background = self.background_critic(self._for_background_critic(background))
+        losses = {
+            "g_background": config.background_weight * generator_loss(real, config.hinge),
+            "g_background_class": F.softplus(-is_background).mean(),
+        }
+        if config.background_information:
+            (logits,) = self.background_reader.read(background)
+            losses["b_information"] = config.background_information * F.cross_entropy(logits, codes.b)
+        return losses
+
+    def object_losses(self, fake: Stages, codes: Codes) -> dict[str, Tensor]:
+        """The child should look real, p be readable off the parent's foreground and c off the child's."""
+        config = self.config
+        parent = fake.parent_mask if config.parent_from_mask else fake.parent_foreground * fake.parent_mask
+        (parent_logits, *pose) = self.parent_reader.read(parent)
+        (child_logits,) = self.child_discriminator.read(fake.child_foreground * fake.child_mask)
+        losses = {
+            "g_child": generator_loss(self.child_discriminator.judge(fake.image), config.hinge),
+            "p_information": F.cross_entropy(parent_logits, codes.p),
+            "c_information": F.cross_entropy(child_logits, codes.c),
+        }
+        if pose:
+            target = codes.z[:, config.z_background or 0 :]
+            losses["z_information"] = config.pose_information * F.mse_loss(pose[0], target)
+        if config.mask_area is not None:
+            losses["mask_area"] = config.mask_area_weight * area_loss(fake.parent_mask, *config.mask_area)
+        if config.mask_match_weight:
+            losses["mask_match"] = config.mask_match_weight * (fake.child_mask - fake.parent_mask).abs().mean()
+        if config.mask_entropy_weight:
+            entropy = binary_entropy(fake.parent_mask) + binary_entropy(fake.child_mask)
+            losses["mask_entropy"] = config.mask_entropy_weight * entropy
+        return losses
+
+    def update_generator(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One update of the generator, Q_p and Q_c (and the other readers) on the sum of the losses."""
+        frozen = [*self.background_critic.parameters(), *self._judges]
+        for parameter in frozen:
+            parameter.requires_grad_(False)  # their gradients would be thrown away
+        try:
+            self._update("generator", sum(losses.values()))
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def hardest_codes(self, n: int, candidates: int = 4) -> Codes:
+        """Of candidates * n tied codes, the n whose pictures D_c rejects most."""
+        codes = Codes.cat([self.sample_codes(n) for _ in range(candidates)])
+        scores = torch.cat([self.child_discriminator.judge(self.generator(part).image) for part in _chunks(codes, n)])
+        return codes[scores.argsort()[:n]]
+
+    def _for_background_critic(self, picture: Tensor) -> Tensor:
+        size = self.config.background_size
+        if picture.shape[-1] == size:
+            return picture
+        return F.interpolate(picture, size=(size, size), mode="bilinear", align_corners=False)
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[name].step()
+
+
+def _chunks(codes: Codes, n: int) -> list[Codes]:
+    return [codes[i : i + n] for i in range(0, len(codes), n)]
+
+
+# ---- the code predictor ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CodePredictorConfig:
+    """Sizes of the code predictor."""
+
+    image_size: int = 128
+    n_parents: int = 20
+    n_children: int = 200
+    widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+    learning_rate: float = 1e-3
+
+
+class CodePredictor(nn.Module):
+    """Reads p and c off a picture, though FineGAN has no encoder: fitted on generated pictures, after the training.
+
+    Its features, clustered, are what FineGAN's rows in the paper's table of clustering stand for.
+    """
+
+    name = "finegan_predictor"
+    averaged = ()
+
+    def __init__(self, config: CodePredictorConfig):
+        super().__init__()
+        self.config = config
+        layers, channels = [], 3
+        for width in config.widths:
+            layers += [nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)]
+            channels = width
+        cells = (config.image_size >> len(config.widths)) ** 2
+        self.features = nn.Sequential(*layers, nn.Flatten(), nn.Linear(cells * channels, 2 * 64), nn.LeakyReLU(0.2))
+        self.parent, self.child = nn.Linear(64, config.n_parents), nn.Linear(64, config.n_children)
+        self.optimizers = {"predictor": torch.optim.Adam(self.parameters(), lr=config.learning_rate)}
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits of p (B, N_p) and c (B, N_c), and the features below each, (B, 64)."""
+        for_parent, for_child = self.features(images).chunk(2, 1)
+        return self.parent(for_parent), self.child(for_child), for_parent, for_child
+
+    def training_step(self, batch: dict[str, Tensor], codes: Codes) -> dict[str, Tensor]:
+        """One update on generated pictures `batch["image"]` and the codes they were made from."""
+        parent, child, _, _ = self(batch["image"])
+        losses = {"p": F.cross_entropy(parent, codes.p), "c": F.cross_entropy(child, codes.c)}
+        self.optimizers["predictor"].zero_grad(set_to_none=True)
+        sum(losses.values()).backward()
+        self.optimizers["predictor"].step()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+
+def fit_predictor(model: FineGAN, steps: int = 1000, batch_size: int = 32, seed: int = 0) -> CodePredictor:
+    """Fit a code predictor on pictures that `model` generates from untied codes; the model stays as it is."""
+    config = model.config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        predictor = CodePredictor(
+            CodePredictorConfig(config.image_size, config.n_parents, config.n_children, config.object_widths)
+        ).to(model.step.device)
+        training = model.generator.training
+        model.generator.eval()
+        for step in range(steps):
+            for group in predictor.optimizers["predictor"].param_groups:
+                group["lr"] = predictor.config.learning_rate * (1 - step / steps)
+            with torch.no_grad():
+                codes, images = model.sample(batch_size, tied=False)
+            predictor.training_step({"image": images}, codes)
+        model.generator.train(training)
+    return predictor.eval()
