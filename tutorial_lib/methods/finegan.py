@@ -306,7 +306,11 @@ class ObjectDiscriminator(nn.Module):
 
 
 def critic_loss(real: Tensor, fake: Tensor, hinge: bool, weights: Tensor | None = None) -> Tensor:
-    """A discriminator's loss from logits. `weights` (like `real`) leave real cells out; the mean is over what remains."""
+    """A discriminator's loss from logits. `weights` (like `real`) leave real cells out; the mean is over what remains.
+
+    That mean is over the cells that remain in this process's share of the batch, as published: with several processes a share
+    with few of them counts as much as one with many.
+    """
     lost_real = F.relu(1 - real) if hinge else F.softplus(-real)
     lost_fake = F.relu(1 + fake) if hinge else F.softplus(fake)
     if weights is None:

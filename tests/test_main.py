@@ -1,0 +1,157 @@
+"""The command line, on the toy method of the training tests."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent / "training"))
+
+from toy_method import Pictures, Toy, ToyConfig
+
+from tutorial_lib.data import birds
+from tutorial_lib.training import checkpoints, presets
+from tutorial_lib.training.loop import RunSettings
+
+
+@pytest.fixture
+def command_line(monkeypatch, tmp_path):
+    """`main` with the toy method and its two presets, in an empty folder that is also where checkpoints are shipped."""
+    run = RunSettings(steps=4, batch_size=4, log_every=2, snapshot_every=2, precision="fp32")
+    both = {
+        "smoke": presets.Preset(ToyConfig(width=4), {"length": 12, "seed": 0}, run),
+        "laptop": presets.Preset(ToyConfig(), {"length": 20, "seed": 0}, run),
+    }
+    monkeypatch.setitem(presets.METHODS, "toy", (ToyConfig, Toy))
+    monkeypatch.setitem(presets.PRESETS, "toy", both)
+    monkeypatch.setattr(birds, "PaperBirds", Pictures)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
+    monkeypatch.setenv("TUTORIAL_LIB_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module("tutorial_lib.__main__")
+    importlib.reload(module)  # its choices are those of the registry when it is imported
+    return module.main
+
+
+@pytest.fixture
+def trained(command_line, capsys):
+    """The command line, after `train toy --preset smoke`; the model is shipped as `toy`."""
+    assert command_line(["train", "toy", "--preset", "smoke"]) == 0
+    for suffix in (".safetensors", ".json"):
+        target = checkpoints.folder() / f"toy{suffix}"
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(Path("runs/toy/model").with_suffix(suffix).read_bytes())
+    capsys.readouterr()  # what training said
+    return command_line
+
+
+def test_train_leaves_model_log_and_sample_sheets(command_line, capsys):
+    assert command_line(["train", "toy", "--preset", "smoke"]) == 0
+    names = {str(path.relative_to("runs/toy")) for path in Path("runs/toy").rglob("*.*")}
+    assert names == {
+        "metrics.jsonl",
+        "model.json",
+        "model.safetensors",
+        "snapshot.safetensors",
+        "samples/000002.png",
+        "samples/000004.png",
+    }
+    assert "runs/toy/model.safetensors" in capsys.readouterr().out
+    assert checkpoints.card("runs/toy/model.safetensors")["config"]["width"] == 4
+
+
+def test_settings_of_the_preset_can_be_changed(command_line):
+    changes = ["--run.steps", "2", "--config.width", "3", "--data.length", "8", "--folder", "elsewhere"]
+    assert command_line(["train", "toy", "--preset=smoke", *changes]) == 0
+    card = checkpoints.card("elsewhere/model.safetensors")
+    assert (card["steps"], card["config"]["width"], card["data"]["length"]) == (2, 3, 8)
+
+
+def test_resume_makes_a_run_longer(trained):
+    assert trained(["train", "toy", "--preset", "smoke", "--run.steps", "6", "--resume"]) == 0
+    assert checkpoints.card("runs/toy/model.safetensors")["steps"] == 6
+
+
+def test_train_again_into_the_same_folder_is_one_line_and_status_2(trained, capsys):
+    assert trained(["train", "toy", "--preset", "smoke"]) == 2
+    message = capsys.readouterr().err.strip()
+    assert message == "error: runs/toy holds a run already: resume it, remove it, or choose another folder"
+
+
+def test_bad_setting_is_named_and_exits_with_status_2(command_line, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command_line(["train", "toy", "--run.steps", "0"])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert "run: steps must be at least 1, got 0" in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize("arguments", [["train", "nogan"], ["train", "toy", "--preset", "huge"], ["paint"], []])
+def test_unknown_words_exit_with_status_2(command_line, arguments):
+    with pytest.raises(SystemExit) as stop:
+        command_line(arguments)
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(("arguments", "words"), [([], "train"), (["train", "toy"], "--run.batch-size")])
+def test_help_can_be_read(command_line, capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        command_line([*arguments, "--help"])
+    assert stop.value.code == 0
+    assert words in capsys.readouterr().out
+
+
+def test_sample_writes_the_same_sheet_for_the_same_seed(trained):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert trained(["sample", "toy", "--n", "4", "--out", f"{name}.png", "--seed", str(seed)]) == 0
+    with Image.open("a.png") as sheet:
+        assert sheet.size == (14, 14)  # 2 x 2 pictures of 4 x 4, 2 pixels around each
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes() != Path("c.png").read_bytes()
+
+
+def test_missing_checkpoint_is_one_line_and_status_2(trained, capsys):
+    assert trained(["sample", "toy", "--checkpoint", "tyo"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: no checkpoint at")
+    assert message.endswith(": toy\n")
+
+
+def test_evaluate_prints_one_json_object_and_nothing_else(trained, capsys, monkeypatch):
+    def evaluate(method, card):
+        print("a study that talks")
+        return {"fid": 1.5, "steps": card["steps"]}
+
+    main = sys.modules["tutorial_lib.__main__"]
+    monkeypatch.setattr(main, "find_study", lambda name: SimpleNamespace(evaluate=evaluate, table=str))
+    assert trained(["evaluate", "toy", "--json", "--save"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"fid": 1.5, "steps": 4}
+    assert checkpoints.card("toy")["figures"]["fid"] == 1.5
+
+
+def test_method_without_a_study_is_named(trained, capsys):
+    assert trained(["evaluate", "toy"]) == 2
+    assert "there is no study of 'toy'" in capsys.readouterr().err
+
+
+def test_doctor_says_what_is_intact(trained, capsys):
+    assert trained(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "toy: " in out
+    assert "intact" in out
+    assert "auto is" in out
+
+
+def test_doctor_finds_a_damaged_checkpoint(trained, capsys):
+    path = checkpoints.folder() / "toy.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert trained(["doctor"]) == 2
+    captured = capsys.readouterr()
+    assert "toy: DAMAGED" in captured.out
+    assert captured.err.startswith("error: damaged: toy;")

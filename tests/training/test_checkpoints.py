@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from toy_method import ToyConfig
+
+from tutorial_lib.training import checkpoints
+from tutorial_lib.training.checkpoints import CheckpointError
+
+pytestmark = pytest.mark.usefixtures("toy_registered")
+
+
+@pytest.fixture
+def saved(make_toy, tmp_path, monkeypatch):
+    """A Toy shipped under the name `toy` in a data folder of its own: (method, path)."""
+    monkeypatch.setenv("TUTORIAL_LIB_DATA", str(tmp_path))
+    toy = make_toy(width=6)
+    return toy, checkpoints.save(toy, tmp_path / "checkpoints" / "toy.safetensors", card={"steps": 3})
+
+
+def rewrite_card(path, **entries):
+    card = path.with_suffix(".json")
+    card.write_text(json.dumps({**json.loads(card.read_text()), **entries}))
+
+
+@pytest.mark.parametrize("by", ["name", "path"])
+def test_load_gives_back_what_was_saved(saved, by):
+    toy, path = saved
+    loaded = checkpoints.load("toy" if by == "name" else path, expect="toy")
+    assert not loaded.training
+    assert loaded.config == ToyConfig(width=6)
+    for name, value in toy.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+
+
+def test_loading_draws_no_random_numbers(saved):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    checkpoints.load("toy")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_card_says_where_the_weights_come_from_but_not_from_whom(saved):
+    toy, path = saved
+    card = checkpoints.card("toy")
+    assert (card["method"], card["steps"], card["figures"]) == ("toy", 3, {})
+    assert card["config"] == {"width": 6, "betas": [0.5, 0.999]}
+    assert torch.__version__.startswith(card["versions"]["torch"])
+    assert card["parameters"] == sum(p.numel() for p in toy.parameters())
+    assert str(path.parent) not in path.with_suffix(".json").read_text()
+
+
+def test_channels_last_and_tied_weights_can_be_saved(make_toy, tmp_path):
+    toy = make_toy().to(memory_format=torch.channels_last)
+    toy.tied = toy.generator
+    path = checkpoints.save(toy, tmp_path / "toy.safetensors", card={})
+    tensors = checkpoints.read_tensors(path)[0]
+    assert torch.equal(tensors["tied.3.weight"], toy.generator[3].weight)
+
+
+def test_update_card_adds_figures(saved):
+    checkpoints.update_card("toy", {"fid": 3.0, "kid": 1.0})
+    checkpoints.update_card("toy", {"fid": 2.0})
+    assert checkpoints.card("toy")["figures"] == {"fid": 2.0, "kid": 1.0}
+    checkpoints.load("toy")
+
+
+def test_missing_checkpoint_lists_what_is_shipped(saved):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*nothing\.safetensors; shipped in .*: toy"):
+        checkpoints.load("nothing")
+
+
+def test_another_method_says_both(saved):
+    with pytest.raises(CheckpointError, match=r"holds the method 'toy', expected 'finegan'"):
+        checkpoints.load("toy", expect="finegan")
+
+
+def test_unknown_method_is_named(saved):
+    rewrite_card(saved[1], method="nogan")
+    with pytest.raises(CheckpointError, match=r"holds the method 'nogan'; known methods are .*toy"):
+        checkpoints.load("toy")
+
+
+def test_config_entry_unknown_to_the_class_is_named(saved):
+    rewrite_card(saved[1], config={"depth": 3})
+    with pytest.raises(CheckpointError, match=r"does not fit ToyConfig: .*depth"):
+        checkpoints.load("toy")
+
+
+def test_another_config_says_both_shapes(saved):
+    rewrite_card(saved[1], config={"width": 7})
+    with pytest.raises(CheckpointError, match=r"0\.weight has shape \(96, 4\), this config expects \(112, 4\)"):
+        checkpoints.load("toy")
+
+
+@pytest.mark.parametrize(("rename", "problem"), [("extra", "has tensors unknown"), (None, "has no tensor for")])
+def test_tensor_names_that_do_not_fit_are_named(saved, rename, problem):
+    toy, path = saved
+    tensors = dict(toy.state_dict())
+    tensors = tensors | {rename: torch.ones(1)} if rename else dict(list(tensors.items())[1:])
+    checkpoints.write_tensors(tensors, path)
+    rewrite_card(path, sha256=checkpoints.sha256(path))
+    with pytest.raises(CheckpointError, match=rf"toy\.safetensors {problem}.* {rename or r'generator.0.weight'}"):
+        checkpoints.load("toy")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one byte changed", "not safetensors"])
+def test_damaged_file_is_named(saved, damage):
+    path = saved[1]
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        content = content[:-10]
+    elif damage == "one byte changed":
+        content[-5] ^= 1
+    else:
+        content = b"\x80\x04pickle"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"toy\.safetensors is damaged"):
+        checkpoints.load("toy")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_damaged_card_is_named(saved, content):
+    saved[1].with_suffix(".json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"toy\.json is damaged"):
+        checkpoints.load("toy")
+
+
+def test_file_without_a_card_is_refused(saved):
+    saved[1].with_suffix(".json").unlink()
+    with pytest.raises(CheckpointError, match=r"toy\.json is missing"):
+        checkpoints.load("toy")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(saved, monkeypatch):
+    path = saved[1]
+    before = path.read_bytes()
+
+    def fail(*args, **kwargs):
+        raise OSError("the disk went away")
+
+    monkeypatch.setattr(checkpoints, "save_file", fail)
+    with pytest.raises(OSError, match="the disk went away"):
+        checkpoints.write_tensors({"a": torch.ones(1)}, path)
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in path.parent.iterdir()) == ["toy.json", "toy.safetensors"]
+
+
+def test_name_of_a_checkpoint_must_end_in_safetensors(make_toy, tmp_path):
+    with pytest.raises(ValueError, match=r"ends in \.safetensors, got .*toy\.pt"):
+        checkpoints.save(make_toy(), tmp_path / "toy.pt", card={})

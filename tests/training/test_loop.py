@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+
+import pytest
+import torch
+from toy_method import Pictures, Toy
+
+from tutorial_lib.training import checkpoints
+from tutorial_lib.training.loop import BatchOrder, RunSettings, averaged_weights, choose_precision, train
+
+RUN = RunSettings(steps=6, batch_size=4, log_every=2, snapshot_every=3, ema_decay=0.5, decay_from=0.5, precision="fp32")
+
+
+class NanAt(Toy):
+    bad_step = 4
+    taken = 0
+
+    def training_step(self, batch, codes=None):
+        losses = super().training_step(batch, codes)
+        self.taken += 1
+        return {**losses, "generator": torch.tensor(float("nan"))} if self.taken == self.bad_step else losses
+
+
+class CtrlCAt(Toy):
+    """Sends the process the signal of a Ctrl-C in the middle of a step."""
+
+    interrupt_step = 3
+    taken = 0
+
+    def training_step(self, batch, codes=None):
+        self.taken += 1
+        if self.taken == self.interrupt_step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().training_step(batch, codes)
+
+
+def assert_same_state(one: torch.nn.Module, other: torch.nn.Module) -> None:
+    for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def log_lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_resumed_run_gives_the_weights_of_one_never_interrupted(make_toy, pictures, tmp_path):
+    whole, interrupted, resumed = make_toy(), make_toy(CtrlCAt), make_toy()
+    expected = train(whole, pictures, RUN, tmp_path / "whole", progress=False)
+    history = train(interrupted, pictures, RUN, tmp_path / "parts", progress=False)
+    assert history.interrupted
+    assert history.records[-1]["step"] == 3
+    torch.manual_seed(99)
+    resumed.generator[0].weight.data.zero_()
+    history = train(resumed, pictures, RUN, tmp_path / "parts", resume=True, progress=False)
+
+    assert not history.interrupted
+    assert_same_state(whole, resumed)
+    assert_same_state(expected.averaged["generator"], history.averaged["generator"])
+    for name, optimizer in whole.optimizers.items():
+        ours = resumed.optimizers[name].state_dict()["state"]
+        for index, values in optimizer.state_dict()["state"].items():
+            for key, value in values.items():
+                assert torch.equal(value, ours[index][key]), (name, index, key)
+    model = tmp_path / "parts" / "model.safetensors"
+    assert model.read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert [line["step"] for line in log_lines(tmp_path / "parts")] == [2, 3, 4, 6]
+
+
+def test_log_lines_written_after_the_last_snapshot_are_dropped_on_resume(make_toy, pictures, tmp_path):
+    train(make_toy(CtrlCAt), pictures, RUN, tmp_path, progress=False)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4}\n{"step": 5, "ima')
+    history = train(make_toy(), pictures, RUN, tmp_path, resume=True, progress=False)
+    assert [record["step"] for record in history.records] == [2, 3, 4, 6]
+    assert all("images" in record for record in history.records)
+
+
+def test_resume_without_a_snapshot_starts_anew(make_toy, pictures, tmp_path):
+    assert len(train(make_toy(), pictures, RUN, tmp_path, resume=True, progress=False).records) == 4
+
+
+def test_signal_handlers_are_put_back(make_toy, pictures):
+    before = signal.getsignal(signal.SIGINT)
+    train(make_toy(), pictures, RUN, progress=False)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_nan_names_the_loss_and_the_step_and_keeps_the_snapshot(make_toy, pictures, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"loss 'generator' is nan at step 4; last good snapshot: .*snapshot"):
+        train(make_toy(NanAt), pictures, RUN, tmp_path, progress=False)
+    resumed = train(make_toy(), pictures, RUN, tmp_path, resume=True, progress=False)
+    assert [record["step"] for record in resumed.records] == [2, 3, 4, 6]
+
+
+def test_a_weight_that_is_not_finite_is_never_saved(make_toy, pictures, tmp_path):
+    def break_a_weight(progress):
+        if progress.step == 4:
+            progress.method.generator[0].weight.data[0, 0] = float("inf")
+            progress.method.training_step = lambda batch: {"loss": torch.zeros(())}
+
+    with pytest.raises(FloatingPointError, match=r"generator\.0\.weight is not finite after step 6"):
+        train(make_toy(), pictures, RUN, tmp_path, progress=False, callbacks=[break_a_weight])
+    assert log_lines(tmp_path)[-1]["step"] == 6
+    resumed = train(make_toy(), pictures, RUN, tmp_path, resume=True, progress=False)
+    assert resumed.records[1]["step"] == 3
+
+
+def test_average_is_the_recursion_written_out(make_toy, pictures):
+    toy, expected = make_toy(), None
+    run = dataclasses.replace(RUN, log_every=1)
+
+    def follow(progress):
+        nonlocal expected
+        state = {k: v.clone() for k, v in progress.method.generator.state_dict().items() if v.is_floating_point()}
+        done = progress.step - 1
+        decay = min(0.5, (1 + done) / (10 + done))  # short memory first: 2/11, 3/12, …
+        expected = state if expected is None else {k: decay * expected[k] + (1 - decay) * v for k, v in state.items()}
+
+    history = train(toy, pictures, run, progress=False, callbacks=[follow])
+    averaged = history.averaged["generator"].state_dict()
+    assert "1.running_mean" in expected
+    for name, value in expected.items():
+        torch.testing.assert_close(averaged[name], value)
+
+
+def test_rates_are_constant_then_fall_linearly_and_come_back(make_toy, pictures):
+    rates = []
+    toy = make_toy()
+    toy.optimizers["generator"].register_step_post_hook(lambda opt, *_: rates.append(opt.param_groups[0]["lr"]))
+    train(toy, pictures, RUN, progress=False)
+    assert rates == pytest.approx([0.01, 0.01, 0.01, 0.01, 0.01 * 2 / 3, 0.01 / 3])
+    assert toy.optimizers["generator"].param_groups[0]["lr"] == 0.01
+
+
+def test_callbacks_may_draw_random_numbers_without_changing_the_run(make_toy, pictures):
+    quiet, noisy = make_toy(), make_toy()
+    train(quiet, pictures, RUN, progress=False)
+    train(noisy, pictures, RUN, progress=False, callbacks=[lambda progress: torch.rand(100)])
+    assert_same_state(quiet, noisy)
+
+
+def test_workers_give_the_same_run(make_toy, pictures):
+    alone, helped = make_toy(), make_toy()
+    train(alone, pictures, RUN, progress=False)
+    train(helped, pictures, dataclasses.replace(RUN, workers=1), progress=False)
+    assert_same_state(alone, helped)
+
+
+def test_losses_are_means_over_the_steps_since_the_last_line(make_toy, pictures):
+    class Counting(Toy):
+        taken = 0
+
+        def training_step(self, batch, codes=None):
+            self.taken += 1
+            losses = {"always": torch.tensor(float(self.taken))}
+            return losses | ({"late": torch.tensor(10.0)} if self.taken > 1 else {})
+
+    run = dataclasses.replace(RUN, snapshot_every=4, log_every=4)
+    records = train(make_toy(Counting), pictures, run, progress=False).records
+    found = [(record["step"], record["always"], record["late"]) for record in records]
+    assert found == [(4, 2.5, 10.0), (6, 5.5, 10.0)]
+
+
+def test_bf16_keeps_weights_in_fp32_and_trains_with_fresh_casts(make_toy, pictures):
+    seen = []
+
+    class Looking(Toy):
+        def training_step(self, batch, codes=None):
+            layer, x = self.generator[0], batch["codes"]
+            before = layer(x)
+            with torch.no_grad():
+                layer.weight.mul_(2)
+            seen.append((before, layer(x)))
+            return {"loss": torch.zeros(())}
+
+    run = dataclasses.replace(RUN, steps=1, precision="bf16")
+    toy = make_toy(Looking)
+    train(toy, pictures, run, progress=False)
+    before, after = seen[0]
+    assert before.dtype == torch.bfloat16
+    assert toy.generator[0].weight.dtype == torch.float32
+    torch.testing.assert_close(after, 2 * before)
+
+
+def test_auto_precision_is_fp32_where_the_processor_only_emulates_bf16(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
+    assert choose_precision("auto", torch.device("cpu")) == "fp32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert choose_precision("auto", torch.device("cpu")) == "bf16"
+
+
+def test_averaged_weights_are_in_place_within_the_block_only(make_toy, pictures):
+    toy = make_toy()
+    history = train(toy, pictures, RUN, progress=False)
+    trained = toy.generator
+    with averaged_weights(toy, history.averaged) as averaged:
+        assert averaged.generator is history.averaged["generator"]
+        assert not averaged.training
+    assert toy.generator is trained
+    assert toy.training
+
+
+def test_saved_model_holds_the_averaged_weights_and_its_card_the_run(make_toy, pictures, tmp_path):
+    history = train(make_toy(), pictures, RUN, tmp_path, progress=False)
+    tensors = checkpoints.read_tensors(tmp_path / "model.safetensors")[0]
+    for name, value in history.averaged["generator"].state_dict().items():
+        assert torch.equal(tensors[f"generator.{name}"], value)
+    card = checkpoints.card(tmp_path / "model.safetensors")
+    assert card["data"] == {"name": "Pictures", "length": 20, "seed": 0}
+    assert (card["steps"], card["images"], card["run"]["batch_size"]) == (6, 24, 4)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_each_epoch_shows_every_picture_once(processes):
+    orders = [iter(BatchOrder(12, 4, seed=1, process=i, processes=processes)) for i in range(processes)]
+    epochs = [[i for _ in range(3) for order in orders for i in next(order)] for _ in range(2)]
+    assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_processes_share_the_batches_of_one():
+    one = iter(BatchOrder(10, 4, seed=3))
+    two = [iter(BatchOrder(10, 4, seed=3, process=i, processes=2)) for i in range(2)]
+    for _ in range(5):
+        assert next(one) == next(two[0]) + next(two[1])
+
+
+def test_order_from_a_later_step_is_the_rest_of_the_order():
+    whole, rest = iter(BatchOrder(10, 4, seed=3)), iter(BatchOrder(10, 4, seed=3, start=3))
+    for _ in range(3):
+        next(whole)
+    assert [next(whole) for _ in range(4)] == [next(rest) for _ in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("steps", 0), ("batch_size", -1), ("seed", -1), ("ema_decay", 1.5), ("decay_from", -0.1), ("precision", "fp16")],
+)
+def test_bad_settings_are_named_with_their_value(field, value):
+    with pytest.raises(ValueError, match=rf"{field} .*{value}"):
+        dataclasses.replace(RUN, **{field: value})
+
+
+def test_batch_larger_than_the_data_set_is_refused(make_toy):
+    with pytest.raises(ValueError, match="batch_size 4 is larger than the data set, which has 3 images"):
+        train(make_toy(), Pictures(3), RUN, progress=False)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(make_toy, pictures, tmp_path):
+    train(make_toy(), pictures, RUN, tmp_path, progress=False)
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        train(make_toy(), pictures, RUN, tmp_path, progress=False)
+
+
+def test_snapshot_of_another_config_says_both(make_toy, pictures, tmp_path):
+    train(make_toy(), pictures, RUN, tmp_path, progress=False)
+    with pytest.raises(checkpoints.CheckpointError, match=r"config.width = 8, this run has 6"):
+        train(make_toy(width=6), pictures, RUN, tmp_path, resume=True, progress=False)
+
+
+def test_snapshot_of_another_run_says_both(make_toy, pictures, tmp_path):
+    train(make_toy(), pictures, RUN, tmp_path, progress=False)
+    with pytest.raises(checkpoints.CheckpointError, match=r"run.seed = 0, this run has 1"):
+        train(make_toy(), pictures, dataclasses.replace(RUN, seed=1), tmp_path, resume=True, progress=False)
+
+
+def test_damaged_snapshot_is_named(make_toy, pictures, tmp_path):
+    train(make_toy(), pictures, RUN, tmp_path, progress=False)
+    snapshot = tmp_path / "snapshot.safetensors"
+    snapshot.write_bytes(snapshot.read_bytes()[:-100])
+    with pytest.raises(checkpoints.CheckpointError, match=r"snapshot\.safetensors is damaged"):
+        train(make_toy(), pictures, RUN, tmp_path, resume=True, progress=False)
+
+
+def test_full_disk_stops_the_run_and_leaves_the_old_snapshot(make_toy, pictures, tmp_path, monkeypatch):
+    train(make_toy(CtrlCAt), pictures, RUN, tmp_path, progress=False)
+    before = (tmp_path / "snapshot.safetensors").read_bytes()
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    with pytest.raises(OSError, match=r"no disk space for snapshot\.safetensors") as error:
+        train(make_toy(), pictures, RUN, tmp_path, resume=True, progress=False)
+    assert error.value.errno == errno.ENOSPC
+    assert (tmp_path / "snapshot.safetensors").read_bytes() == before

@@ -1,0 +1,62 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from tutorial_lib.training.presets import PRESETS, build, from_dict
+
+ALL = [(method, name) for method, presets in PRESETS.items() for name in presets]
+
+
+def size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(("method", "name"), ALL)
+def test_preset_builds_its_method(method, name):
+    with torch.device("meta"):  # shapes only
+        model = build(PRESETS[method][name].method)
+    assert model.name == method
+    assert all(hasattr(model, part) for part in model.averaged)
+    assert model.optimizers
+
+
+@pytest.mark.parametrize(("method", "name"), ALL)
+def test_data_has_the_size_of_the_networks(method, name):
+    preset = PRESETS[method][name]
+    image = preset.dataset()[0]["image"]
+    assert tuple(image.shape[1:]) == 2 * (preset.method.image_size,)
+
+
+@pytest.mark.parametrize(("method", "name"), ALL)
+def test_config_survives_json(method, name):
+    config = PRESETS[method][name].method
+    again = from_dict(type(config), json.loads(json.dumps(dataclasses.asdict(config))))
+    assert again == config and hash(again) == hash(config)  # lists instead of tuples would not hash
+
+
+def test_laptop_finegan_is_small_enough_to_ship():
+    with torch.device("meta"):
+        model = build(PRESETS["finegan"]["laptop"].method)
+    assert size(model.generator) < 1_000_000
+    assert sum(value.numel() * value.element_size() for value in model.state_dict().values()) < 12e6
+
+
+def test_infogan_is_of_finegans_size():
+    with torch.device("meta"):
+        sizes = [
+            sum(p.numel() for p in build(PRESETS[m]["laptop"].method).generator.parameters()) for m in ("finegan", "infogan")
+        ]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.25)
+
+
+def test_unknown_field_is_named():
+    with pytest.raises(ValueError, match="FineGANConfig has no colour"):
+        from_dict(type(PRESETS["finegan"]["smoke"].method), {"colour": 3})
+
+
+def test_unknown_config_is_named():
+    with pytest.raises(TypeError, match="no method for dict"):
+        build({})

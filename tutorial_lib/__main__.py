@@ -1,0 +1,251 @@
+"""Train, measure and sample the course's models without a notebook.
+
+python -m tutorial_lib train finegan --preset laptop      # train; `train finegan --help` lists every setting
+python -m tutorial_lib evaluate finegan                   # measure the shipped checkpoint, as the paper does
+python -m tutorial_lib ablate finegan                     # train and measure the method with parts taken away
+python -m tutorial_lib sample finegan --out sheet.png     # a sheet of pictures
+python -m tutorial_lib doctor                             # device, versions, what is shipped and whether it is intact
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import math
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from torch import Tensor, nn
+from torchvision.utils import save_image
+
+from tutorial_lib.training import checkpoints
+from tutorial_lib.training.loop import Progress, RunSettings, averaged_weights, choose_precision, train
+from tutorial_lib.training.presets import METHODS, PRESETS, Preset, build
+
+MethodName = Annotated[Literal[tuple(METHODS)], tyro.conf.Positional]
+USER_ERRORS = (ValueError, OSError, FloatingPointError, checkpoints.CheckpointError)
+
+
+def train_command(method_name: str, preset_name: str) -> type:
+    """The `train` command, with the fields and defaults of one preset of one method."""
+    chosen: Preset = PRESETS[method_name][preset_name]
+
+    @dataclass
+    class Train:
+        """Train a method on PaperBirds. Ctrl-C saves; the same command with --resume goes on from there.
+
+        Name the method (and --preset) before --help to see its settings: they are the preset's until you change them.
+        """
+
+        method: Annotated[Literal[tuple(PRESETS)], tyro.conf.Positional] = method_name
+        """What to train."""
+        preset: Literal[tuple(PRESETS[method_name])] = preset_name
+        """smoke: seconds; laptop: what is shipped, at most two hours on two cores; paper: published size, for GPUs."""
+        folder: Path = Path("runs") / method_name
+        """Where the log, the snapshot, sample sheets and the trained model go."""
+        resume: bool = False
+        """Go on from the folder's snapshot, if there is one."""
+        run: RunSettings = chosen.run
+        config: type(chosen.method) = chosen.method
+        data: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(chosen.data))
+
+        def __call__(self) -> None:
+            run_training(self.config, self.data, self.run, self.folder, self.resume)
+
+    return Train
+
+
+def run_training(config: Any, data: dict[str, Any], run: RunSettings, folder: Path, resume: bool) -> None:
+    """Train into `folder`, with a sample sheet at every snapshot, and say where things are."""
+    from accelerate import Accelerator
+
+    from tutorial_lib.data.birds import PaperBirds
+
+    accelerator = Accelerator()
+    torch.manual_seed(run.seed)
+    method = build(config)
+
+    def draw(progress: Progress) -> None:
+        if progress.step % run.snapshot_every and progress.step != progress.steps:
+            return
+        with averaged_weights(progress.method, progress.averaged):
+            save_sheet(sample(progress.method, 64, seed=0), folder / "samples" / f"{progress.step:06d}.png")
+
+    callbacks = [draw] if hasattr(method, "sample") else []
+    history = train(method, PaperBirds(**data), run, folder, resume=resume, callbacks=callbacks, accelerator=accelerator)
+    if not accelerator.is_main_process:
+        return
+    if history.interrupted:
+        print(f"interrupted at step {history.records[-1]['step']} of {run.steps}; --resume --folder {folder} goes on")
+        return
+    print(f"{history.seconds / 60:.1f} minutes; model {folder / 'model.safetensors'}, sample sheets {folder / 'samples'}")
+
+
+@dataclass
+class Evaluate:
+    """Measure a checkpoint as the paper measures it and print the figures beside the paper's."""
+
+    method: MethodName
+    """What the checkpoint holds."""
+    checkpoint: str | None = None
+    """Name of a shipped checkpoint or path of a .safetensors file; the method's own shipped one if left out."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+    save: bool = False
+    """Write the figures into the checkpoint's card too."""
+
+    def __call__(self) -> None:
+        study = find_study(self.method)
+        name = self.checkpoint or self.method
+        method = checkpoints.load(name, expect=self.method)
+        with contextlib.redirect_stdout(sys.stderr):
+            figures = study.evaluate(method, checkpoints.card(name))
+        if self.save:
+            checkpoints.update_card(name, figures)
+        print(json.dumps(figures) if self.json else study.table(figures))
+
+
+@dataclass
+class Ablate:
+    """Train a method's ablations at a small size and write figures and sheets; notebooks show them."""
+
+    method: MethodName
+    """Which method's."""
+    folder: Path | None = None
+    """Where to; data/results/METHOD_ablation if left out."""
+    steps: int = 1500
+    """Updates of each."""
+    seed: int = 0
+    """Of weights, data and noise; the same for all."""
+
+    def __call__(self) -> None:
+        study = find_study(self.method)
+        if not hasattr(study, "ablate"):
+            raise ValueError(f"method: {self.method} has no ablations")
+        folder = self.folder or checkpoints.folder().parent / "results" / f"{self.method}_ablation"
+        figures = study.ablate(folder, steps=self.steps, seed=self.seed)
+        print(f"{', '.join(figures)} in {folder}")
+
+
+@dataclass
+class Sample:
+    """Draw pictures from a checkpoint, codes untied, into one PNG."""
+
+    method: MethodName
+    """What the checkpoint holds."""
+    n: int = 16
+    """How many."""
+    out: Path = Path("sheet.png")
+    """Where to."""
+    seed: int = 0
+    """The same seed draws the same pictures."""
+    checkpoint: str | None = None
+    """Name of a shipped checkpoint or path of a .safetensors file; the method's own shipped one if left out."""
+
+    def __call__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"n must be at least 1, got {self.n}")
+        method = checkpoints.load(self.checkpoint or self.method, expect=self.method)
+        if not hasattr(method, "sample"):
+            raise ValueError(f"method: {self.method} draws no pictures")
+        save_sheet(sample(method, self.n, self.seed), self.out)
+        print(f"{self.n} pictures in {self.out}")
+
+
+@dataclass
+class Doctor:
+    """Print the device, the versions, what is shipped and whether it is intact."""
+
+    def __call__(self) -> None:
+        from accelerate import Accelerator
+
+        device = Accelerator().device
+        about = checkpoints.machine()
+        print(f"device      {device} ({about['gpu'] if device.type == 'cuda' else about['cpu']}, {about['cores']} cores)")
+        print(f"precision   auto is {choose_precision('auto', device)} here")
+        print(f"free disk   {shutil.disk_usage('.').free / 2**30:.1f} GiB")
+        print("versions    " + ", ".join(f"{name} {version}" for name, version in checkpoints.versions().items()))
+        print(f"shipped     in {checkpoints.folder()}")
+        damaged = [name for name in checkpoints.shipped() if not report(name)]
+        if not checkpoints.shipped():
+            print("            nothing")
+        if damaged:
+            raise checkpoints.CheckpointError(f"damaged: {', '.join(damaged)}; `git checkout data/checkpoints` restores it")
+
+
+def find_study(method: str) -> ModuleType:
+    """The module that measures a method: `evaluate(method, card) -> figures` and `table(figures) -> str`."""
+    name = f"tutorial_lib.studies.{method}"
+    if importlib.util.find_spec(name) is None:
+        raise ValueError(f"method: there is no study of {method!r} ({name})")
+    return importlib.import_module(name)
+
+
+def report(name: str) -> bool:
+    """Print one line about a shipped checkpoint; False if it is damaged."""
+    path = checkpoints.find(name)
+    try:
+        about = checkpoints.card(name)
+        tensors, _ = checkpoints.read_tensors(path, sha256_expected=about.get("sha256"))
+        if about["method"] in METHODS:
+            checkpoints.load(name)
+        state = f"intact, {about['method']}, {sum(t.numel() for t in tensors.values()) / 1e6:.2f} million numbers"
+    except checkpoints.CheckpointError as error:
+        print(f"            {name}: DAMAGED, {error}")
+        return False
+    print(f"            {name}: {path.stat().st_size / 2**20:.1f} MiB, {state}")
+    return True
+
+
+@torch.no_grad()
+def sample(method: nn.Module, n: int, seed: int) -> Tensor:
+    """Images (n, 3, H, W) in [-1, 1] of a method in eval mode."""
+    torch.manual_seed(seed)
+    return method.sample(n)[1]
+
+
+def save_sheet(images: Tensor, path: Path) -> None:
+    """Write images in [-1, 1] as one PNG, about as wide as high."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_image(images, path, nrow=math.ceil(math.sqrt(len(images))), normalize=True, value_range=(-1, 1))
+
+
+def parse(arguments: Sequence[str]) -> Callable[[], None]:
+    """The command that the arguments name, with its settings. Exits with status 2 and a message if they are wrong."""
+    # The settings of `train` depend on the method and the preset, so these two are looked up before the rest is parsed.
+    method = next((word for word in arguments if word in PRESETS), next(iter(PRESETS)))
+    words = [part for word in arguments for part in word.split("=")]
+    named = words[words.index("--preset") + 1 :][:1] if "--preset" in words else []
+    preset = next(name for name in (*named, "laptop", *PRESETS[method]) if name in PRESETS[method])
+    commands = {
+        "train": train_command(method, preset),
+        "evaluate": Evaluate,
+        "ablate": Ablate,
+        "sample": Sample,
+        "doctor": Doctor,
+    }
+    prog = "python -m tutorial_lib"
+    if arguments and arguments[0] in commands:
+        return tyro.cli(commands[arguments[0]], args=arguments[1:], prog=f"{prog} {arguments[0]}")
+    return tyro.extras.subcommand_cli_from_dict(commands, args=arguments, prog=prog, description=__doc__.splitlines()[0])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 if it went well, 2 (and one line on stderr) if what it was given was wrong."""
+    try:
+        parse(sys.argv[1:] if arguments is None else list(arguments))()
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

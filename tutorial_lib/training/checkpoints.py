@@ -1,0 +1,239 @@
+"""Checkpoints: a safetensors file beside a JSON card that says where the weights come from.
+
+    method = load("finegan")                       # shipped with the course
+    method = load("runs/finegan/model.safetensors")  # one's own
+
+Nothing is ever unpickled. A file is written beside its place and then moved there, so that a run that dies while
+it writes leaves the old file whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGES = ("torch", "torchvision", "accelerate", "safetensors", "torchmetrics", "scikit-learn", "numpy")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that is damaged, or that belongs to another method or config."""
+
+
+def folder() -> Path:
+    """Where shipped checkpoints lie: `data/checkpoints` of the repository, or of `TUTORIAL_LIB_DATA` if that is set."""
+    return Path(os.environ.get("TUTORIAL_LIB_DATA") or REPOSITORY / "data") / "checkpoints"
+
+
+def shipped() -> list[str]:
+    """Names of the shipped checkpoints, sorted."""
+    return sorted(path.stem for path in folder().glob("*.safetensors"))
+
+
+def save(method: nn.Module, path: str | Path, *, card: Mapping[str, Any]) -> Path:
+    """Write `method` to `path` (*.safetensors) and its card to the same name with .json.
+
+    `card` adds what only the caller knows (data, run, steps, images, seconds); method, config, parameters, machine,
+    versions, commit and the file's SHA-256 are filled in here. Raises OSError if the disk has no room for the file.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path: a checkpoint's name ends in .safetensors, got {path}")
+    write_tensors(method.state_dict(), path)
+    filled = {
+        "method": method.name,
+        "config": config_dict(method),
+        **card,
+        "parameters": sum(p.numel() for p in method.parameters()),
+        "machine": machine(),
+        "versions": versions(),
+        "commit": commit(),
+        "sha256": sha256(path),
+        "figures": dict(card.get("figures", {})),
+    }
+    write_text(json.dumps(filled, indent=2) + "\n", path.with_suffix(".json"))
+    return path
+
+
+def load(name_or_path: str | Path, *, expect: str | None = None) -> nn.Module:
+    """The method in a checkpoint, rebuilt from its card, on the CPU and in eval mode.
+
+    `name_or_path` is the name of a shipped checkpoint or a path; `expect` the method it should hold. Raises
+    FileNotFoundError (saying what is shipped) or CheckpointError (damaged, another method, or tensors that do not fit
+    the config).
+    """
+    from tutorial_lib.training.presets import METHODS, from_dict
+
+    path = find(name_or_path)
+    about = card(path)
+    name = about["method"]
+    if expect is not None and name != expect:
+        raise CheckpointError(f"{path} holds the method {name!r}, expected {expect!r}")
+    if name not in METHODS:
+        raise CheckpointError(f"{path} holds the method {name!r}; known methods are {', '.join(METHODS)}")
+    config_class, method_class = METHODS[name]
+    try:
+        config = from_dict(config_class, about["config"])
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its config does not fit {config_class.__name__}: {error}") from error
+
+    tensors = read_tensors(path, sha256_expected=about.get("sha256"))[0]
+    with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away: let them cost no random numbers
+        method = method_class(config)
+    load_tensors(method, tensors, path)
+    return method.eval()
+
+
+def card(name_or_path: str | Path) -> dict[str, Any]:
+    """The card of a checkpoint. Raises FileNotFoundError, or CheckpointError if the card is damaged."""
+    path = find(name_or_path).with_suffix(".json")
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing: a checkpoint is a .safetensors file and the .json card beside it")
+    try:
+        about = json.loads(path.read_text())
+        missing = {"method", "config"} - about.keys()
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: not a JSON object ({error})") from error
+    if missing:
+        raise CheckpointError(f"{path} is damaged: no entry {', '.join(sorted(missing))}")
+    return about
+
+
+def update_card(name_or_path: str | Path, figures: Mapping[str, float]) -> None:
+    """Write measured figures into a checkpoint's card, over those of the same name."""
+    path = find(name_or_path).with_suffix(".json")
+    about = card(path)
+    about["figures"] = {**about.get("figures", {}), **figures}
+    write_text(json.dumps(about, indent=2) + "\n", path)
+
+
+def find(name_or_path: str | Path) -> Path:
+    """Path of the .safetensors file for the name of a shipped checkpoint, or for a path to it or to its card."""
+    path = Path(name_or_path)
+    is_name = path.parent == Path() and path.suffix not in (".safetensors", ".json")
+    path = folder() / f"{path.name}.safetensors" if is_name else path.with_suffix(".safetensors")
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}; shipped in {folder()}: {', '.join(shipped()) or 'none'}")
+    return path
+
+
+def config_dict(method: nn.Module) -> dict[str, Any]:
+    """A method's config as JSON would give it back (tuples become lists)."""
+    return json.loads(json.dumps(dataclasses.asdict(method.config)))
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """`module.load_state_dict`, with an error that names the file and what does not fit."""
+    expected = module.state_dict()
+    for problem, names in (
+        ("has no tensor for", expected.keys() - tensors.keys()),
+        ("has tensors unknown to this config:", tensors.keys() - expected.keys()),
+    ):
+        if names:
+            raise CheckpointError(f"{path} {problem} {_some(names)}")
+    for name, tensor in expected.items():
+        if tensors[name].shape != tensor.shape:
+            shapes = f"{tuple(tensors[name].shape)}, this config expects {tuple(tensor.shape)}"
+            raise CheckpointError(f"{path}: {name} has shape {shapes}")
+    module.load_state_dict(dict(tensors))
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, *, header: Mapping[str, str] | None = None) -> None:
+    """Write tensors to a safetensors file, whole or not at all. Raises OSError (ENOSPC) if the disk has no room."""
+    # A copy each: safetensors takes neither shared storage (tied weights) nor channels-last strides.
+    copies = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    needed = sum(t.numel() * t.element_size() for t in copies.values()) + 2**20
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        message = f"no disk space for {path.name}: needs {needed / 2**20:.0f} MiB, free are {free / 2**20:.0f} MiB"
+        raise OSError(errno.ENOSPC, message, str(path.parent))
+    _replace(path, lambda temporary: save_file(copies, temporary, metadata=dict(header or {})))
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, lambda temporary: temporary.write_text(text))
+
+
+def read_tensors(path: Path, *, sha256_expected: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of a safetensors file. Raises CheckpointError if it is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not iterable)
+            header = file.metadata() or {}
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    if sha256_expected is not None and sha256(path) != sha256_expected:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one on its card")
+    return tensors, header
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and GPU. No host name and no path: cards are published."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": model, "cores": os.cpu_count(), "gpu": gpu}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that matter for a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def commit() -> str | None:
+    """The repository's commit, with "+changes" if files differ from it; None outside a repository."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(REPOSITORY), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _replace(path: Path, write: Any) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _some(names: set[str]) -> str:
+    first = sorted(names)[:3]
+    return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")

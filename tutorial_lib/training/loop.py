@@ -1,0 +1,417 @@
+"""One training loop for every method: devices, precision, averages, progress, snapshots, resume.
+
+One process, on a GPU if there is one (Ctrl-C saves; `--resume` goes on from there, to the same numbers):
+
+    python -m tutorial_lib train finegan --preset laptop
+
+Several processes on one machine, one for each GPU (the batch is divided among them):
+
+    accelerate launch --multi_gpu --num_processes 4 -m tutorial_lib train finegan --preset paper
+
+A cluster, typed on each machine with its rank:
+
+    accelerate launch --multi_gpu --num_machines 2 --num_processes 8 --machine_rank 0 --main_process_ip HOST \\
+        --main_process_port 29500 -m tutorial_lib train finegan --preset paper
+
+The loop is blind to the algorithm: a method owns its networks and optimisers and does one whole update in
+`training_step(batch)`, which returns named losses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
+
+from tutorial_lib.training import checkpoints
+from tutorial_lib.training.distributed import average_gradients, broadcast, convert_batch_norm
+from tutorial_lib.training.snapshots import read_snapshot, restore, restore_rng, save_snapshot
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How long, how fast and how often: everything about a run that is not the method."""
+
+    steps: int
+    """Updates, one global batch each."""
+    batch_size: int
+    """Images in a batch, over all processes together."""
+    seed: int = 0
+    """Of the order of the data and of the noise."""
+    ema_decay: float = 0.999
+    """What the average of the weights keeps at each step."""
+    decay_from: float = 1.0
+    """Fraction of the steps after which the learning rates fall linearly to 0."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where the device computes in it natively, else fp32."""
+    channels_last: bool | None = None
+    """Memory format of images; None: channels last on a GPU only."""
+    log_every: int = 50
+    """Steps between two lines of metrics.jsonl."""
+    snapshot_every: int = 500
+    """Steps between two snapshots."""
+    workers: int = 0
+    """Processes that prepare batches beside the training; 0: none."""
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "log_every", "snapshot_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("seed", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("ema_decay", "decay_from"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise ValueError(f"precision must be 'auto', 'fp32' or 'bf16', got {self.precision!r}")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback sees: losses are means since the last line of the log."""
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    method: nn.Module
+    averaged: dict[str, nn.Module]
+
+
+@dataclass
+class History:
+    """What a run leaves: the lines of its log, the averaged networks, and whether it was interrupted before its end."""
+
+    records: list[dict[str, float]] = field(default_factory=list)
+    averaged: dict[str, nn.Module] = field(default_factory=dict)
+    interrupted: bool = False
+    seconds: float = 0.0
+    """Training time, with that before a resume."""
+
+
+def train(
+    method: nn.Module,
+    data: Dataset,
+    run: RunSettings,
+    folder: str | Path | None = None,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[Callable[[Progress], None]] = (),
+    progress: bool = True,
+    accelerator: Accelerator | None = None,
+) -> History:
+    """Train `method` in place.
+
+    data: a map-style data set; whole batches are fetched through its `__getitems__` and `collate` if it has them.
+    folder: gets metrics.jsonl (a line every `log_every` steps), snapshot.safetensors (every `snapshot_every`) and in
+        the end model.safetensors with its card, averaged weights in place. None: nothing is written.
+    resume: go on from the folder's snapshot, to the numbers of a run that never stopped; starts anew if there is none.
+    callbacks: called with a Progress at every line of the log, in the main process; what they draw is not the run's.
+
+    Ctrl-C (or SIGTERM) finishes the step, writes a snapshot and returns with `history.interrupted`; a second one stops
+    at once. Raises FloatingPointError (naming loss and step) if a loss is not finite, CheckpointError if the snapshot
+    is of another method, config or run, FileExistsError if the folder holds a run and `resume` is not set, OSError if
+    the disk is full.
+    """
+    if accelerator is None:
+        from accelerate import Accelerator
+
+        accelerator = Accelerator()
+    device = accelerator.device
+    folder = Path(folder) if folder is not None else None
+    snapshot = folder / "snapshot.safetensors" if folder is not None else None
+    _check(data, run, snapshot, resume, accelerator.num_processes)
+
+    method.to(device).train()
+    if accelerator.num_processes > 1:
+        broadcast(method)
+        convert_batch_norm(method, device)
+    channels_last = device.type == "cuda" if run.channels_last is None else run.channels_last
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    method.to(memory_format=memory_format)
+    averages = {
+        name: AveragedModel(getattr(method, name), multi_avg_fn=_moving_average(run.ema_decay), use_buffers=True)
+        for name in method.averaged
+    }
+    averaged = {name: average.module.eval().requires_grad_(False) for name, average in averages.items()}
+    history = History(averaged=averaged)
+    rates = {name: [group["lr"] for group in opt.param_groups] for name, opt in method.optimizers.items()}
+    torch.manual_seed(_mix(run.seed, accelerator.process_index))
+
+    done = 0
+    if resume and snapshot is not None and snapshot.exists():
+        tensors, state = read_snapshot(snapshot, method, run)
+        restore(snapshot, tensors, state, method, averages)
+        done, history.seconds, rates = state["step"], state["seconds"], state["rates"]
+        history.records = _records(folder / "metrics.jsonl", until=done)
+        if state["processes"] == accelerator.num_processes:
+            restore_rng(tensors, accelerator)
+        else:
+            torch.manual_seed(_mix(run.seed, accelerator.process_index, done))
+    accelerator.wait_for_everyone()
+    if folder is not None and accelerator.is_main_process:
+        lines = "".join(json.dumps(record) + "\n" for record in history.records)
+        checkpoints.write_text(lines, folder / "metrics.jsonl")
+
+    # Accelerate fixes one precision for the life of a process, a notebook wants several. And no cache: it would keep
+    # the bf16 copies of weights that a training step has just updated.
+    bf16 = choose_precision(run.precision, device) == "bf16"
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False)
+    hooks = [
+        optimizer.register_step_pre_hook(average_gradients)
+        for optimizer in method.optimizers.values()
+        if accelerator.num_processes > 1
+    ]
+    batches = iter(_loader(data, run, done, accelerator))
+    show = progress and accelerator.is_main_process
+    bar = tqdm(total=run.steps, initial=done, disable=not show, desc=method.name, unit="step", dynamic_ncols=True)
+    window: list[dict[str, Tensor]] = []  # losses since the last line, left on the device
+    earlier, started, line_started = history.seconds, time.perf_counter(), time.perf_counter()
+    try:
+        with _interrupts(accelerator) as interrupted:
+            for step in range(done + 1, run.steps + 1):
+                _set_rates(method, rates, _rate(step - 1, run))
+                batch = {key: _move(value, device, memory_format) for key, value in next(batches).items()}
+                with autocast:
+                    window.append(method.training_step(batch))
+                for name, average in averages.items():
+                    average.update_parameters(getattr(method, name))
+                bar.update()
+
+                history.interrupted = interrupted(step) and step < run.steps
+                save = history.interrupted or step % run.snapshot_every == 0 or step == run.steps
+                if not (save or step % run.log_every == 0):
+                    continue
+
+                losses = _mean_losses(window, step, snapshot, accelerator)
+                now = time.perf_counter()
+                history.seconds = earlier + now - started
+                speed = len(window) * run.batch_size / (now - line_started)
+                window, line_started = [], now
+                record = {"step": step, "images": step * run.batch_size, "seconds": history.seconds}
+                record |= {"images_per_second": speed, **losses}
+                history.records.append(record)
+                bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()}, refresh=False)
+                if folder is not None and accelerator.is_main_process:
+                    with (folder / "metrics.jsonl").open("a") as file:
+                        file.write(json.dumps(record) + "\n")
+                if save and snapshot is not None:
+                    state = {"step": step, "seconds": history.seconds, "rates": rates}
+                    save_snapshot(snapshot, method, averages, run, accelerator, **state)
+                if accelerator.is_main_process:
+                    devices = [device] if device.type == "cuda" else []
+                    with torch.random.fork_rng(devices):  # what a callback draws does not change the run
+                        for callback in callbacks:
+                            callback(Progress(step, run.steps, losses, method, averaged))
+                accelerator.wait_for_everyone()
+                if history.interrupted:
+                    return history
+    finally:
+        bar.close()
+        for hook in hooks:
+            hook.remove()
+        _set_rates(method, rates, 1.0)
+
+    if folder is not None and accelerator.is_main_process:
+        with averaged_weights(method, averaged):
+            card = {"data": _describe(data), "run": dataclasses.asdict(run), "processes": accelerator.num_processes}
+            card |= {"steps": run.steps, "images": run.steps * run.batch_size, "seconds": round(history.seconds, 1)}
+            checkpoints.save(method, folder / "model.safetensors", card=card)
+    accelerator.wait_for_everyone()
+    return history
+
+
+@contextmanager
+def averaged_weights(method: nn.Module, averaged: dict[str, nn.Module]) -> Iterator[nn.Module]:
+    """`method` in eval mode with the averaged networks in place of the trained ones, for the length of a with block."""
+    trained = {name: getattr(method, name) for name in averaged}
+    training = method.training
+    try:
+        for name, network in averaged.items():
+            setattr(method, name, network)
+        yield method.eval()
+    finally:
+        for name, network in trained.items():
+            setattr(method, name, network)
+        method.train(training)
+
+
+def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """torch's exponential moving average, with a shorter memory in the beginning.
+
+    Without the ramp the variances that BatchNorm starts from (1, where the true ones may be a hundredth) stay in the average
+    for thousands of steps, and an averaged generator draws next to nothing.
+    """
+
+    def update(averaged: list[Tensor], current: list[Tensor], n: Tensor) -> None:
+        get_ema_multi_avg_fn(min(decay, (1 + int(n)) / (10 + int(n))))(averaged, current, n)
+
+    return update
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """bf16 or fp32; "auto" is bf16 only where the device computes in it natively (emulated it is far slower)."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    if device.type == "cpu":
+        abilities = torch.cpu.get_capabilities()
+        return "bf16" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else "fp32"
+    return "fp32"
+
+
+class BatchOrder(Sampler[list[int]]):
+    """Index lists of this process's slice of each global batch, without end, from any step.
+
+    A pure function of (seed, step, process): each epoch is one permutation, and what does not fill a batch is left out.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, *, start: int = 0, process: int = 0, processes: int = 1):
+        self.length, self.batch_size, self.seed, self.start = length, batch_size, seed, start
+        share = batch_size // processes
+        self.mine = slice(process * share, (process + 1) * share)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = self.length // self.batch_size
+        epoch, first = divmod(self.start, batches)
+        while True:
+            generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+            order = torch.randperm(self.length, generator=generator).tolist()
+            for batch in range(first, batches):
+                yield order[batch * self.batch_size : (batch + 1) * self.batch_size][self.mine]
+            epoch, first = epoch + 1, 0
+
+
+def _check(data: Dataset, run: RunSettings, snapshot: Path | None, resume: bool, processes: int) -> None:
+    if len(data) < run.batch_size:
+        raise ValueError(f"batch_size {run.batch_size} is larger than the data set, which has {len(data)} images")
+    if run.batch_size % processes:
+        raise ValueError(f"batch_size {run.batch_size} cannot be divided among {processes} processes")
+    if resume and snapshot is None:
+        raise ValueError("resume: there is no folder to resume from (folder is None)")
+    if snapshot is not None and snapshot.exists() and not resume:
+        raise FileExistsError(f"{snapshot.parent} holds a run already: resume it, remove it, or choose another folder")
+
+
+def _mix(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _loader(data: Dataset, run: RunSettings, done: int, accelerator: Accelerator) -> DataLoader:
+    place = {"process": accelerator.process_index, "processes": accelerator.num_processes}
+    return DataLoader(
+        data,
+        batch_sampler=BatchOrder(len(data), run.batch_size, run.seed, start=done, **place),
+        collate_fn=getattr(data, "collate", None),
+        num_workers=run.workers,
+        worker_init_fn=_ignore_interrupts,
+        pin_memory=accelerator.device.type == "cuda",
+        generator=torch.Generator(),  # else the loader draws from the global generator, once more for each resume
+    )
+
+
+def _ignore_interrupts(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the workers outlive the last step
+
+
+def _move(value: Any, device: torch.device, memory_format: torch.memory_format) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    value = value.to(device, non_blocking=True)
+    return value.contiguous(memory_format=memory_format) if value.dim() == 4 else value
+
+
+def _rate(step: int, run: RunSettings) -> float:
+    start = run.decay_from * run.steps
+    return 1.0 if step < start else (run.steps - step) / (run.steps - start)
+
+
+def _set_rates(method: nn.Module, rates: dict[str, list[float]], factor: float) -> None:
+    for name, optimizer in method.optimizers.items():
+        for group, rate in zip(optimizer.param_groups, rates[name], strict=True):
+            group["lr"] = rate * factor
+
+
+def _mean_losses(
+    window: list[dict[str, Tensor]], step: int, snapshot: Path | None, accelerator: Accelerator
+) -> dict[str, float]:
+    """Means over the steps in which a loss was present, and over the processes; raises if one was not finite."""
+    # One transfer for the whole window: a GPU is not stopped at every step to look at its losses.
+    flat = torch.stack([loss.detach().float() for losses in window for loss in losses.values()])
+    values = iter(accelerator.reduce(flat, "mean").tolist())
+    by_name: dict[str, list[float]] = {}
+    for at, losses in enumerate(window, start=step - len(window) + 1):
+        for name in losses:
+            value = next(values)
+            if not math.isfinite(value):
+                kept = f"; last good snapshot: {snapshot}" if snapshot is not None and snapshot.exists() else ""
+                raise FloatingPointError(f"loss {name!r} is {value} at step {at}{kept}")
+            by_name.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in by_name.items()}
+
+
+@contextmanager
+def _interrupts(accelerator: Accelerator) -> Iterator[Callable[[int], bool]]:
+    """Turns the first SIGINT or SIGTERM into a flag; gives a function that asks whether any process has seen one."""
+    seen: list[int] = []
+    before: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    def interrupted(step: int) -> bool:
+        if accelerator.num_processes == 1:
+            return bool(seen)
+        if step % 10:  # asking the others waits for the device: not at every step
+            return False
+        return bool(accelerator.reduce(torch.tensor(len(seen), device=accelerator.device), "sum"))
+
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _records(path: Path, until: int) -> list[dict[str, float]]:
+    """Lines of the log up to a step; a killed run may have written some after its last snapshot, or half a one."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return [record for record in records if record["step"] <= until]
+
+
+def _describe(data: Dataset) -> dict[str, Any]:
+    """Name, length, and the constructor's arguments where they are attributes of the same names, as in scikit-learn."""
+    arguments = {name: getattr(data, name, None) for name in inspect.signature(type(data).__init__).parameters}
+    kept = {name: value for name, value in arguments.items() if isinstance(value, bool | int | float | str)}
+    return {"name": type(data).__name__, "length": len(data), **kept}
