@@ -56,7 +56,7 @@ def test_item_is_a_row_of_the_batch_without_its_axis():
     birds = PaperBirds(size=32, length=4)
     batch, item = birds.batch(range(4)), birds[3]
     assert item.keys() == batch.keys()
-    assert all(torch.equal(item[name], batch[name][3]) for name in batch)
+    assert all(torch.equal(item[name].squeeze(0) if name == "box" else item[name], batch[name][3]) for name in batch)
 
 
 def test_seeds_give_different_pictures():
@@ -178,11 +178,13 @@ def test_birds_fill_about_a_fifth_to_a_third_of_the_picture():
 # ---- pose
 
 
-def test_keypoints_lie_on_the_bird(scene):
-    batch = render(scene, 128)
+def test_keypoints_lie_on_the_bird():
+    batch = render(posed(), 128)
     near = F.max_pool2d(batch["mask"], 9, 1, 4)  # within four pixels of 128
     at = batch["keypoints"] / 128 * 2 - 1
-    assert F.grid_sample(near, at[:, :, None], align_corners=False)[:, 0, :, 0][batch["visible"]].min() > 0.5
+    on_paper = F.grid_sample(near, at[:, :, None], align_corners=False)[:, 0, :, 0] > 0.5
+    off = [(SHAPES[i], KEYPOINTS[k]) for i, k in (~on_paper).nonzero().tolist()]
+    assert set(off) <= {("swallow", "tail")}  # between the two points of its fork
 
 
 def test_flip_mirrors_the_bird_about_its_own_middle():
@@ -254,6 +256,31 @@ def test_birds_apart_hide_nothing_of_each_other():
     assert render(scene.replace(pose=pose))["visible"].all()
 
 
+# ---- another window on the scene
+
+
+def test_camera_moves_the_whole_picture(scene):
+    here, there = (render(s) for s in (scene, scene.replace(camera=torch.tensor([0.5, -0.25]).expand(len(scene), 2))))
+    # Half of half a picture to the right, a quarter up: 16 and 8 of 64 pixels.
+    for name in ("image", "mask"):
+        torch.testing.assert_close(there[name][..., 8:, :48], here[name][..., :56, 16:], atol=2e-3, rtol=0)
+    torch.testing.assert_close(there["keypoints"], here["keypoints"] + torch.tensor([-16.0, 8.0]), atol=1e-4, rtol=0)
+
+
+def test_wandering_adds_a_second_window_and_changes_nothing_else():
+    still, wandering = (PaperBirds(size=48, length=40, wander=wander).batch(range(40)) for wander in (None, 1.0))
+    assert "scene" not in still
+    assert all(torch.equal(still[name], wandering[name]) for name in still)
+    assert wandering["scene"].shape == still["image"].shape
+    assert isinstance(wandering["scene_box"], tv_tensors.BoundingBoxes)
+
+
+def test_wandering_window_is_the_same_whatever_the_batch():
+    birds = PaperBirds(size=32, length=6, wander=0.7)
+    batch = birds.batch([4, 0, 2])
+    assert all(torch.equal(birds.batch([2])[name][0], batch[name][2]) for name in ("scene", "scene_box"))
+
+
 # ---- bad input
 
 
@@ -265,6 +292,7 @@ def test_birds_apart_hide_nothing_of_each_other():
         ({"length": 0}, "length .*0"),
         ({"correlation": 2.0}, "correlation .*2.0"),
         ({"correlation": -0.1}, "correlation .*-0.1"),
+        ({"wander": 1.5}, "wander .*1.5"),
         ({"n_birds": 9}, "n_birds .*9"),
         ({"n_birds": 0}, "n_birds .*0"),
     ],

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from tutorial_lib.methods.finegan import BackgroundCritic, patch_weights
 from tutorial_lib.training.presets import PRESETS, build, from_dict
 
 ALL = [(method, name) for method, presets in PRESETS.items() for name in presets]
@@ -50,6 +51,18 @@ def test_infogan_is_of_finegans_size():
             sum(p.numel() for p in build(PRESETS[m]["laptop"].method).generator.parameters()) for m in ("finegan", "infogan")
         ]
     assert sizes[1] == pytest.approx(sizes[0], rel=0.25)
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS["finegan"] if name != "smoke"])
+def test_finegans_data_show_its_background_critic_enough_background(name):
+    preset = PRESETS["finegan"][name]
+    with torch.device("meta"):
+        critic = BackgroundCritic(preset.method)
+        size = preset.method.background_size
+        cells = critic(torch.empty(1, 3, size, size))[0].shape[-1]
+    box = preset.dataset().batch(range(60))["scene_box"].as_subclass(torch.Tensor) * (size / preset.method.image_size)
+    # Centred on the bird as `image` is, less than one cell in a hundred is free of the box.
+    assert patch_weights(box, cells, critic.receptive_field, critic.stride).mean() > 0.15
 
 
 def test_unknown_field_is_named():

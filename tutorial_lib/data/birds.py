@@ -173,7 +173,7 @@ def render(scene: Scene, size: int = 64) -> dict[str, Tensor]:
         visible[:, :front] &= ~hidden.unflatten(1, (front, -1))
     batch = {
         "image": picture * 2 - 1,
-        "mask": mask,
+        "mask": tv_tensors.Mask(mask),
         "box": tv_tensors.BoundingBoxes(_boxes(mask), format="XYXY", canvas_size=(size, size)),
         "keypoints": keypoints,
         "visible": visible,
@@ -184,6 +184,7 @@ def render(scene: Scene, size: int = 64) -> dict[str, Tensor]:
     }
     if n_birds == 1:
         batch |= {name: batch[name][:, 0] for name in ("keypoints", "visible", "shape", "texture", "pose")}
+    batch["keypoints"] = tv_tensors.KeyPoints(batch["keypoints"], canvas_size=(size, size))
     return batch
 
 
@@ -192,10 +193,10 @@ class PaperBirds(Dataset):
 
     An item is a dict; a batch has the same names with a leading axis B:
     image (3, size, size) float in [-1, 1]; mask (1, size, size) float in [0, 1], the exact alpha of the composition;
-    box (4,) tv_tensors.BoundingBoxes, x1 y1 x2 y2 in pixels; keypoints (10, 2) float, x y in pixels, in the order of
-    `KEYPOINTS`; visible (10,) bool: in the picture and not behind another bird; background, shape, texture int64;
-    pose (7,) float as in `Scene`. With n_birds > 1 the box and mask hold all birds, and keypoints, visible, shape, texture and
-    pose have an axis of birds in front.
+    box (4,), x1 y1 x2 y2 in pixels, in a single item (1, 4); keypoints (10, 2) float, x y in pixels, in the order of
+    `KEYPOINTS`; these three are tv_tensors, so that torchvision's v2 transforms move them with the picture; visible (10,)
+    bool: in the picture and not behind another bird; background, shape, texture int64; pose (7,) float as in `Scene`. With
+    n_birds > 1 the box and mask hold all birds, and keypoints, visible, shape, texture and pose have an axis of birds in front.
 
     wander: adds `scene` and `scene_box`, another window on the same scene, its centre moved by up to `wander` half widths each
     way: what the published random crop of the whole photograph is to a background critic.
@@ -235,7 +236,7 @@ class PaperBirds(Dataset):
         scenes = self.scenes(indices)
         batch = render(scenes, self.size)
         if self.wander is not None:
-            away = uniform(self.seed + 15485863, torch.as_tensor(list(indices)), 2).to(self.device) * 2 - 1
+            away = uniform(self.seed + 15485863, torch.as_tensor(list(indices), dtype=torch.int64), 2).to(self.device) * 2 - 1
             view = render(scenes.replace(camera=away * self.wander), self.size)
             batch |= {"scene": view["image"], "scene_box": view["box"]}
         return batch
@@ -247,7 +248,10 @@ class PaperBirds(Dataset):
             yield self.batch(range(first, min(first + batch_size, stop)))
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: value[0] for name, value in self.batch([index]).items()}
+        def first(value: Tensor) -> Tensor:
+            return tv_tensors.wrap(value[0], like=value) if isinstance(value, tv_tensors.TVTensor) else value[0]
+
+        return {name: first(value) for name, value in self.batch([index]).items()}
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
         """What a DataLoader calls to fetch a whole batch; use it with `collate_fn=PaperBirds.collate`."""

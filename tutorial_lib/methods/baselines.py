@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.layers import conv3x3, orthogonal_init
-from tutorial_lib.methods.finegan import FineGANConfig, ObjectDiscriminator, Stem, critic_loss, generator_loss
+from tutorial_lib.methods.finegan import ObjectDiscriminator, Stem, critic_loss, generator_loss
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,14 @@ class InfoGAN(nn.Module):
         super().__init__()
         self.config = config
         self.generator = InfoGANGenerator(config)
-        sizes = {
-            name: getattr(config, name) for name in ("image_size", "object_widths", "head_width", "spectral_norm", "hinge")
-        }
-        depth = len(config.widths)
-        same = FineGANConfig(**sizes, background_widths=(1,) * depth, parent_widths=(1,) * depth)
-        self.discriminator = ObjectDiscriminator(same, (config.n_classes,), judges=True)
+        self.discriminator = ObjectDiscriminator(
+            config.image_size,
+            config.object_widths,
+            config.head_width,
+            (config.n_classes,),
+            judges=True,
+            spectral=config.spectral_norm,
+        )
         reader = [*self.discriminator.code_features.parameters(), *self.discriminator.code.parameters()]
         self._judge = [*self.discriminator.trunk.parameters(), *self.discriminator.real.parameters()]
 

@@ -84,6 +84,12 @@ class FineGANConfig:
                 f"background_widths and parent_widths need log2(image_size / 4) entries each: image_size {self.image_size}, "
                 f"got {len(self.background_widths)} and {len(self.parent_widths)}"
             )
+        for name in ("object_widths", "reader_widths"):
+            widths = getattr(self, name) or ()
+            if self.image_size >> len(widths) < 1:
+                raise ValueError(f"{name} halves a picture of {self.image_size} pixels {len(widths)} times")
+        if self.mask_area is not None and not 0 <= self.mask_area[0] < self.mask_area[1] <= 1:
+            raise ValueError(f"mask_area must be (low, high) with 0 <= low < high <= 1, got {self.mask_area}")
         if self.tie_background and self.n_backgrounds != self.n_children:
             raise ValueError(f"b = c needs n_backgrounds = n_children, got {self.n_backgrounds} and {self.n_children}")
         if self.n_children < self.n_parents:
@@ -263,18 +269,26 @@ def patch_weights(box: Tensor, cells: int, receptive_field: int, stride: int) ->
 
 
 class ObjectDiscriminator(nn.Module):
-    """D_p and D_c: stride-2 convolutions to 4 x 4, a code head, and for D_c a real/fake head.
+    """D_p and D_c: stride-2 convolutions, a head for each code, and a real/fake head if it judges.
 
-    `codes` are the lengths of what the code heads predict.
+    `codes` are the lengths of what the code heads predict; `widths` the channels after each stride.
     """
 
-    def __init__(self, config: FineGANConfig, codes: tuple[int, ...], judges: bool, channels: int = 3):
+    def __init__(
+        self,
+        image_size: int,
+        widths: tuple[int, ...],
+        head_width: int,
+        codes: tuple[int, ...],
+        *,
+        judges: bool,
+        spectral: bool,
+        channels: int = 3,
+    ):
         super().__init__()
-        widths = config.object_widths if judges else config.reader_widths or config.object_widths
-        head_width = config.head_width if judges or not config.reader_widths else widths[-1]
 
         def norm(width: int) -> nn.Module:
-            return nn.Identity() if config.spectral_norm else nn.BatchNorm2d(width)
+            return nn.Identity() if spectral else nn.BatchNorm2d(width)
 
         layers = []
         for i, width in enumerate(widths):
@@ -282,14 +296,13 @@ class ObjectDiscriminator(nn.Module):
             layers += [norm(width)] if i else []
             layers += [nn.LeakyReLU(0.2)]
             channels = width
-        width = head_width
-        side = config.image_size >> len(widths)
+        width, side = head_width, image_size >> len(widths)
         self.trunk = nn.Sequential(*layers, conv3x3(channels, width), norm(width), nn.LeakyReLU(0.2))
         self.code_features = nn.Sequential(conv3x3(width, width), norm(width), nn.LeakyReLU(0.2))
         self.code = nn.ModuleList(nn.Conv2d(width, n, side) for n in codes)
         self.real = nn.Conv2d(width, 1, side) if judges else None
         orthogonal_init(self)
-        if config.spectral_norm:
+        if spectral:
             add_spectral_norm(self)
 
     def judge(self, x: Tensor) -> Tensor:
@@ -354,13 +367,20 @@ class FineGAN(nn.Module):
         z_parent = config.z_dim - (config.z_background or 0)
         self.generator = Generator(config)
         self.background_critic = BackgroundCritic(config)  # D_b
+        size, spectral = config.image_size, config.spectral_norm
+        reads = {"judges": False, "spectral": spectral}
+        widths = config.reader_widths or config.object_widths
+        width = widths[-1] if config.reader_widths else config.head_width
         heads = (config.n_parents, z_parent) if config.pose_information else (config.n_parents,)
-        self.parent_reader = ObjectDiscriminator(config, heads, judges=False, channels=1 if config.parent_from_mask else 3)
-        self.child_discriminator = ObjectDiscriminator(config, (config.n_children,), judges=True)  # D_c and Q_c
+        channels = 1 if config.parent_from_mask else 3
+        self.parent_reader = ObjectDiscriminator(size, widths, width, heads, channels=channels, **reads)  # D_p: Q_p
+        self.child_discriminator = ObjectDiscriminator(  # D_c and Q_c
+            size, config.object_widths, config.head_width, (config.n_children,), judges=True, spectral=spectral
+        )
         readers = [*self.parent_reader.parameters(), *self.child_discriminator.code_features.parameters()]
         readers += self.child_discriminator.code.parameters()
         if config.background_information:
-            self.background_reader = ObjectDiscriminator(config, (config.n_backgrounds,), judges=False)
+            self.background_reader = ObjectDiscriminator(size, widths, width, (config.n_backgrounds,), **reads)
             readers += self.background_reader.parameters()
         judges = [*self.child_discriminator.trunk.parameters(), *self.child_discriminator.real.parameters()]
 

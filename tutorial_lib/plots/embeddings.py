@@ -36,7 +36,7 @@ def embedding_panels(
 ) -> NotebookFigure:
     """The same points (N, 2) once for each labelling (N,): integers or strings as colours, floats as a scale.
 
-    `names[key][i]` is what class i of labelling `key` is called. `hopkins`, measured on the features, stands below.
+    `names[key][i]` is what class i of labelling `key` is called. `hopkins`, of the features or of the points, stands below.
     """
     points = np.asarray(points)
     if points.ndim != 2 or points.shape[1] != 2:
@@ -75,7 +75,7 @@ def embedding_panels(
         axes.set(xlim=centre[0] + reach, ylim=centre[1] + reach)
         axes.spines[:].set_visible(False)
     if hopkins is not None:
-        figure.supxlabel(f"Hopkins statistic of the features: {hopkins}   (0.5: no clusters)", color=GREY, fontsize=8)
+        figure.supxlabel(f"Hopkins statistic: {hopkins}   (0.5: no clusters)", color=GREY, fontsize=8)
     return figure
 
 

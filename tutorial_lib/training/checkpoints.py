@@ -36,8 +36,13 @@ class CheckpointError(RuntimeError):
 
 
 def folder() -> Path:
-    """Where shipped checkpoints lie: `data/checkpoints` of the repository, or of `TUTORIAL_LIB_DATA` if that is set."""
-    return Path(os.environ.get("TUTORIAL_LIB_DATA") or REPOSITORY / "data") / "checkpoints"
+    """Where shipped checkpoints lie: `data/checkpoints` of `TUTORIAL_LIB_DATA` if that is set, else of the repository.
+
+    A package that was installed from a wheel carries them itself.
+    """
+    installed = Path(__file__).resolve().parents[1] / "data"
+    home = installed if (installed / "checkpoints").exists() else REPOSITORY / "data"
+    return Path(os.environ.get("TUTORIAL_LIB_DATA") or home) / "checkpoints"
 
 
 def shipped() -> list[str]:

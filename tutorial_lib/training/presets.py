@@ -120,7 +120,7 @@ _FINEGAN = {
             reader_widths=(12, 24, 48, 64), **_STEADY,
         ),
         data={"size": 64, "length": 50_000, "wander": 1.0},
-        run=RunSettings(steps=6000, batch_size=16, ema_decay=0.998, decay_from=0.6, log_every=50, snapshot_every=250),
+        run=RunSettings(steps=5000, batch_size=16, ema_decay=0.998, decay_from=0.6, log_every=50, snapshot_every=250),
     ),
     "paper": Preset(
         FineGANConfig(),
@@ -159,7 +159,7 @@ _ORACLE = {
     "laptop": Preset(
         OracleConfig(),
         data={"size": 64, "length": 200_000, "seed": 1, "tied": False},
-        run=RunSettings(steps=2200, batch_size=32, ema_decay=0.99, decay_from=0.3, log_every=50, snapshot_every=200),
+        run=RunSettings(steps=3000, batch_size=32, ema_decay=0.99, decay_from=0.3, log_every=50, snapshot_every=200),
     ),
 }
 
