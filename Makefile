@@ -31,10 +31,11 @@ lint: setup ## code style and the direction of imports
 
 notebooks: setup ## run every notebook and store its outputs (one: NOTEBOOKS=notebooks/01_finegan.ipynb)
 	$(BIN)/python -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.kernel_name=python3 \
-	  --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+	  --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False \
+	  --ExecutePreprocessor.store_widget_state=False $(NOTEBOOKS)
 
 checkpoints: setup ## retrain what data/checkpoints ships (hours)
-	@echo "Retraining $(SHIPPED): up to two hours each on two CPU cores, minutes on a GPU."
+	@echo "Retraining $(SHIPPED), then the ablations. On two free CPU cores about 30, 60, 30 and 15 minutes; less on a GPU."
 	@echo "Ctrl-C stops with a snapshot; the same command goes on from there."
 	@mkdir -p data/checkpoints
 	@for name in $(SHIPPED); do \
@@ -42,7 +43,11 @@ checkpoints: setup ## retrain what data/checkpoints ships (hours)
 	  cp runs/$$name/model.safetensors data/checkpoints/$$name.safetensors && \
 	  cp runs/$$name/model.json data/checkpoints/$$name.json || exit 1; \
 	done
-	$(BIN)/python -m tutorial_lib evaluate finegan
+	$(BIN)/python -m tutorial_lib ablate finegan
+	$(BIN)/python -m tutorial_lib evaluate oracle --save
+	$(BIN)/python -m tutorial_lib evaluate finegan --save
+	$(BIN)/python scripts/readme_results.py
+	$(BIN)/python scripts/readme_picture.py
 
 clean: ## remove .venv and caches; keeps data/ and runs/
 	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -206,3 +206,12 @@ def test_import_contract_forbids(empty_house, importer, imported):
     result = lint_imports(empty_house)
     assert result.returncode == 1
     assert f"tutorial_lib.{importer} is not allowed to import tutorial_lib.{imported}" in result.stdout
+
+
+def test_the_readme_shows_the_figures_of_the_model_cards():
+    spec = importlib.util.spec_from_file_location("readme_results", ROOT / "scripts" / "readme_results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    readme = (ROOT / "README.md").read_text()
+    assert readme.count("<!-- results:") == len(module.TABLES)
+    assert module.filled(readme) == readme, "run python scripts/readme_results.py"

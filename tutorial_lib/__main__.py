@@ -120,7 +120,7 @@ class Ablate:
     """Which method's."""
     folder: Path | None = None
     """Where to; data/results/METHOD_ablation if left out."""
-    steps: int = 1500
+    steps: int = 1000
     """Updates of each."""
     seed: int = 0
     """Of weights, data and noise; the same for all."""

@@ -6,9 +6,11 @@ from io import BytesIO
 from typing import ParamSpec, TypeVar
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from PIL import Image
 
 INK, GREY, FAINT = "#22313a", "#7b868c", "#d9dedf"
 PALETTE = (
@@ -58,9 +60,11 @@ class NotebookFigure(Figure):
     """A figure that shows itself as the value of a cell, whether or not pyplot was ever imported."""
 
     def png(self) -> bytes:
-        """The figure as PNG bytes."""
-        buffer = BytesIO()
-        FigureCanvasAgg(self).print_png(buffer)
+        """The figure as PNG bytes, in 256 colours of its own: a third of the size, so that stored notebooks stay small."""
+        canvas, buffer = FigureCanvasAgg(self), BytesIO()
+        canvas.draw()
+        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        picture.quantize(256).save(buffer, "PNG", optimize=True)
         return buffer.getvalue()
 
     def _repr_png_(self) -> bytes:

@@ -109,7 +109,7 @@ _FINEGAN = {
             **{**_STEADY, "background_first": 250},
         ),
         data={"size": 32, "length": 50_000, "wander": 1.0},
-        run=RunSettings(steps=700, batch_size=16, ema_decay=0.99, decay_from=0.8, log_every=25, snapshot_every=700),
+        run=RunSettings(steps=500, batch_size=16, ema_decay=0.99, decay_from=0.8, log_every=25, snapshot_every=500),
     ),
     "laptop": Preset(
         FineGANConfig(

@@ -1,0 +1,197 @@
+from base64 import b64decode
+from io import BytesIO
+
+import numpy as np
+import pytest
+from ipywidgets import Checkbox, IntSlider, SelectionSlider
+from PIL import Image
+
+from tutorial_lib.widgets.panel import Panel, png, to_uint8
+
+
+def decode(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(data)))
+
+
+class Paint:
+    """Draws the state as one colour, counts its pictures, and raises on red 13."""
+
+    drawn = 0
+
+    def __call__(self, state):
+        self.drawn += 1
+        if state["red"] == 13:
+            raise RuntimeError("no <b>thirteen</b>\nand a second line")
+        return np.broadcast_to(np.array([state["red"], state["green"], 0], np.uint8), (8, 8, 3)).copy()
+
+
+def sample(seed):
+    return {"red": 10 * seed + 20, "green": 10 * seed + 21}
+
+
+@pytest.fixture
+def paint():
+    return Paint()
+
+
+@pytest.fixture
+def panel(paint):
+    return Panel(
+        {
+            "warm": {"red": IntSlider(0, 0, 255, description="red")},
+            "cold": {"green": SelectionSlider(options=range(256), description="green")},
+        },
+        paint,
+        options={"lock": Checkbox(False, description="lock: green is red")},
+        follow=lambda state: {"green": state["red"]} if state["lock"] else {},
+        sample=sample,
+        sources=3,
+    )
+
+
+def colour(panel: Panel) -> list[int]:
+    return decode(panel.png)[3, 3].tolist()
+
+
+def test_starts_with_first_sample(panel):
+    assert panel.state == {"red": 20, "green": 21, "lock": False} and colour(panel) == [20, 21, 0]
+
+
+def test_moved_control_is_drawn_without_front_end(panel):
+    panel.controls["red"].value = 200
+    assert colour(panel) == [200, 21, 0]
+
+
+def test_set_draws_once(panel, paint):
+    before = paint.drawn
+    panel.set(red=1, green=2)
+    assert paint.drawn == before + 1 and colour(panel) == [1, 2, 0]
+
+
+def test_reset_goes_back_to_the_start(panel):
+    panel.set(red=1, green=2, lock=True)
+    panel.reset()
+    assert panel.state == {"red": 20, "green": 21, "lock": False} and colour(panel) == [20, 21, 0]
+
+
+def test_shuffle_shows_the_next_sample_and_keeps_options(panel):
+    panel.set(lock=True)
+    panel.shuffle()
+    assert panel.state == {"red": 50, "green": 50, "lock": True}  # sample 3, its green overruled by the lock
+
+
+def test_buttons_do_what_they_say(panel):
+    buttons = {w.description: w for w in panel.widget.children[-1].children[-1].children if hasattr(w, "click")}
+    buttons["Shuffle"].click()
+    assert panel.state["red"] == 50
+    buttons["Reset"].click()
+    assert panel.state["red"] == 20
+
+
+def test_take_moves_one_factor_only(panel):
+    panel.take("warm", 2)
+    assert colour(panel) == [40, 21, 0]
+
+
+def test_taker_button_takes(panel):
+    panel.takers["cold"].value = 1
+    assert colour(panel) == [20, 31, 0]
+
+
+def test_takers_show_where_factors_come_from(panel):
+    panel.set(red=30, green=99)
+    assert panel.takers["warm"].value == 1 and panel.takers["cold"].value is None
+
+
+def test_lock_moves_follower_and_holds_it(panel):
+    panel.set(lock=True, red=77)
+    green, taker = panel.controls["green"], panel.takers["cold"]
+    assert colour(panel) == [77, 77, 0] and green.disabled and taker.disabled
+
+
+def test_open_lock_frees_follower(panel):
+    panel.set(lock=True)
+    panel.set(lock=False, green=5)
+    assert panel.state["green"] == 5 and not panel.controls["green"].disabled
+
+
+def test_error_in_draw_is_one_escaped_line_beside_the_last_picture(panel):
+    panel.set(red=12)
+    panel.set(red=13)
+    assert panel.error == "RuntimeError: no <b>thirteen</b>" and colour(panel) == [12, 21, 0]
+    assert "&lt;b&gt;thirteen" in panel._line.value
+
+
+def test_panel_goes_on_after_an_error(panel):
+    panel.set(red=13)
+    panel.set(red=14)
+    assert panel.error == "" and panel._line.value == "" and colour(panel) == [14, 21, 0]
+
+
+def test_first_picture_raises():
+    with pytest.raises(RuntimeError, match="thirteen"):
+        Panel({"warm": {"red": IntSlider(13, description="red")}}, Paint())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"blue": 1}, "no control .*blue"),
+        ({"red": 999}, "red must lie in 0 … 255, got 999"),
+        ({"green": -1}, "green cannot"),
+    ],
+)
+def test_set_refuses_and_changes_nothing(panel, values, message):
+    before = panel.state, panel.png
+    with pytest.raises(ValueError, match=message):
+        panel.set(**{"lock": True, **values})
+    assert (panel.state, panel.png) == before
+
+
+@pytest.mark.parametrize(("factor", "source"), [("sound", 0), ("warm", 3), ("warm", -1)])
+def test_take_refuses_what_is_not_there(panel, factor, source):
+    with pytest.raises(ValueError, match="no factor 'sound'|source must be 0 … 2"):
+        panel.take(factor, source)
+
+
+def test_strip_follows_the_state():
+    def draw(state):
+        tile = np.full((4, 4), state["x"], np.uint8)
+        return np.zeros((8, 8, 3), np.uint8), [tile, 255 - tile]
+
+    panel = Panel({"x": {"x": IntSlider(0, 0, 255, description="x")}}, draw, strip=("mask", "rest"))
+    panel.set(x=9)
+    assert {caption: decode(data)[0, 0] for caption, data in panel.strip.items()} == {"mask": 9, "rest": 246}
+
+
+def test_control_without_label_is_refused():
+    with pytest.raises(ValueError, match="'red' has no description"):
+        Panel({"warm": {"red": IntSlider()}}, Paint())
+
+
+def test_two_controls_of_one_name_are_refused():
+    slider = IntSlider(description="red")
+    with pytest.raises(ValueError, match="two controls are called 'red'"):
+        Panel({"warm": {"red": slider}, "cold": {"red": slider}}, Paint())
+
+
+@pytest.mark.parametrize("picture", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((1, 4, 4, 3), np.uint8)])
+def test_png_refuses_what_is_no_picture(picture):
+    with pytest.raises(ValueError, match="uint8 \\(H, W, 3\\)"):
+        png(picture)
+
+
+def test_png_loses_nothing():
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    assert (decode(png(picture)) == picture).all()
+
+
+def test_to_uint8_maps_the_ends_of_the_range():
+    torch = pytest.importorskip("torch")
+    picture = torch.tensor([-1.0, 0.0, 1.0])[:, None, None]
+    assert to_uint8(picture).tolist() == [[[0, 128, 255]]] and to_uint8(torch.ones(1, 1, 1)).tolist() == [[255]]
+
+
+def test_notebook_on_the_web_shows_the_picture(panel):
+    bundle = panel._repr_mimebundle_()
+    assert b64decode(bundle["image/png"]) == panel.png and "application/vnd.jupyter.widget-view+json" in bundle
