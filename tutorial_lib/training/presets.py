@@ -79,11 +79,11 @@ _STEADY = {
     # four components of z only, and b must be readable off B.
     "z_background": 4,
     "background_information": 1.0,
-    # Colour made p readable without any change of shape; a silhouette has no colour. And z must stay readable off the
-    # silhouette as well, which ties pose to z alike for every p.
+    # Colour would make p readable without any change of shape; a silhouette has no colour. And z must stay readable off
+    # the silhouette as well, so that it moves something.
     "parent_from_mask": True,
     "pose_information": 0.3,
-    # Masks that cover nothing or everything are a stable state; the birds cover 9 to 38 % of their pictures.
+    # Masks that cover nothing or everything are a stable state; most birds cover 9 to 38 % of their pictures.
     "mask_area": (0.09, 0.38),
     "mask_area_weight": 10.0,
     "mask_match_weight": 4.0,
