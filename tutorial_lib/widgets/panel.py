@@ -36,7 +36,7 @@ _CSS = """
 .tl-crisp { image-rendering: pixelated; }
 .tl-left, .tl-strip, .tl-head { gap: 6px; }
 .tl-row, .tl-head { flex-flow: row wrap; }
-.tl-tile .widget-html-content { font-size: 10px; line-height: 14px; text-align: center;
+.tl-tile .widget-html-content { font-size: 10px; line-height: 14px; text-align: center; white-space: nowrap;
   color: var(--jp-ui-font-color2, #666); }
 .tl-factor { border-top: 1px solid var(--jp-border-color2, #ddd); padding: 4px 0; }
 .tl-name .widget-html-content { font-weight: 600; color: var(--jp-ui-font-color1, #222); line-height: 22px; }
