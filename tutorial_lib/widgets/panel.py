@@ -46,6 +46,7 @@ _CSS = """
 .tl-panel .widget-toggle-button.mod-active
   { background: var(--jp-brand-color1, #1976d2); color: var(--jp-ui-inverse-font-color1, #fff); box-shadow: none; }
 .tl-panel .widget-inline-hbox .widget-label { color: var(--jp-ui-font-color1, #333); }
+.tl-wide .widget-readout { min-width: 122px; }
 .tl-panel .noUi-handle:focus-visible, .tl-panel button:focus-visible
   { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: 1px; }
 .tl-panel [disabled] { opacity: 0.55; }
@@ -286,9 +287,9 @@ class Panel:
         rows, narrow = [], []
         for control in controls.values():
             small = isinstance(control, widgets.FloatSlider)
-            control.style.description_width = "50px" if small else "74px"
+            control.style.description_width = "58px" if small else "74px"
             control.layout.width = "232px" if small else "470px"
-            (narrow if small else rows).append(control)
+            (narrow if small else rows).append(control if small else control.add_class("tl-wide"))
         rows += [widgets.HBox(narrow[i : i + 2]).add_class("tl-row") for i in range(0, len(narrow), 2)]
         return widgets.VBox([head, *rows]).add_class("tl-factor")
 
