@@ -148,14 +148,19 @@ def evaluate(method: FineGAN, card: dict | None = None, *, samples: int = 5000) 
     return figures
 
 
+def reached(name: str, value: float) -> bool:
+    """Whether a figure is on the right side of its bar."""
+    sign, limit = BARS[name]
+    return (value >= limit) == (sign == ">=")
+
+
 def table(figures: dict[str, float]) -> str:
     """The figures beside their bars, then beside the paper's."""
     lines = [f"{'PaperBirds':<24}{'measured':>10}{'bar':>10}"]
     for name, value in figures.items():
         bar = ""
         if name in BARS:
-            sign, limit = BARS[name]
-            bar = f"{sign} {limit:.2f}" + ("" if (value >= limit) == (sign == ">=") else "  missed")
+            bar = "{} {:.2f}".format(*BARS[name]) + ("" if reached(name, value) else "  missed")
         lines.append(f"{name:<24}{value:>10.0f}" if value > 1000 else f"{name:<24}{value:>10.3f}    {bar}")
     lines += ["", f"{'the paper (photographs)':<24}{'birds':>10}{'dogs':>10}{'cars':>10}"]
     lines += [f"{name:<24}" + "".join(f"{value:>10.3f}" for value in row) for name, row in PAPER.items()]

@@ -154,11 +154,11 @@ class Panel:
 
     @property
     def png(self) -> bytes:
-        return self._image.value
+        return bytes(self._image.value)
 
     @property
     def strip(self) -> dict[str, bytes]:
-        return {caption: image.value for caption, image in self._strip.items()}
+        return {caption: bytes(image.value) for caption, image in self._strip.items()}
 
     # ---- what changes it
 
