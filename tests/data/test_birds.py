@@ -11,11 +11,14 @@ from torchvision import tv_tensors
 from tutorial_lib.data.birds import (
     BACKGROUNDS,
     KEYPOINTS,
+    PAPER,
     POSE,
     SHAPES,
+    STYLES,
     TEXTURES,
     PaperBirds,
     Scene,
+    clip,
     render,
     sample_scene,
 )
@@ -163,6 +166,12 @@ def test_box_encloses_what_is_more_than_half_covered(scene):
         assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
+def test_legs_belong_to_the_mask():
+    mask = render(posed()[[SHAPES.index("duck")]], 256)["mask"][0, 0]
+    column, row = (int((0.7 * value + 1) / 2 * 256) for value in (-0.14, 0.75))  # the middle of a leg
+    assert mask[row, column] == 1
+
+
 def test_picture_without_a_bird_has_an_empty_box(scene):
     batch = render(without_birds(scene))
     assert batch["mask"].max() == 0
@@ -213,7 +222,7 @@ def test_rotation_turns_keypoints_about_the_middle_clockwise():
     torch.testing.assert_close(turned, upright * quarter, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("joint", "moving"), [("head", ("beak", "eye", "crown")), ("wing", ("wing",))])
+@pytest.mark.parametrize(("joint", "moving"), [("head", ("beak", "eye", "crown", "nape")), ("wing", ("wing",))])
 def test_joint_moves_its_own_keypoints_rigidly(joint, moving):
     still, bent = (render(posed(**{joint: value}))["keypoints"] for value in (0, 1))
     moves = torch.tensor([name in moving for name in KEYPOINTS])
@@ -281,7 +290,178 @@ def test_wandering_window_is_the_same_whatever_the_batch():
     assert all(torch.equal(birds.batch([2])[name][0], batch[name][2]) for name in ("scene", "scene_box"))
 
 
+# ---- styles
+
+
+def at_point(batch: dict, x: float, y: float) -> torch.Tensor:
+    """Pixels (B, 3) at a point of a bird drawn by `posed()`, in the bird's own coordinates."""
+    column, row = (int((0.7 * value + 1) / 2 * batch["image"].shape[-1]) for value in (x, y))
+    return batch["image"][:, :, row, column]
+
+
+@pytest.mark.parametrize("n_birds", [1, 3])
+@pytest.mark.parametrize("style", STYLES[1:])
+def test_style_changes_the_image_and_nothing_else(style, n_birds):
+    scene = sample_scene(4, range(6), n_birds=n_birds)
+    paper, styled = render(scene), render(scene, style=style)
+    assert [name for name in paper if not torch.equal(paper[name], styled[name])] == ["image"]
+
+
+def test_sketch_is_drawn_on_white_paper(scene):
+    batch = render(scene, 96, style="sketch")
+    assert (batch["image"][(batch["mask"] == 0).expand_as(batch["image"])] == 1).all()
+
+
+def test_sketch_knows_neither_texture_nor_background(scene):
+    other = scene.replace(texture=(scene.texture + 5) % 24, background=(scene.background + 3) % 10)
+    assert torch.equal(*(render(s, style="sketch")["image"] for s in (scene, other)))
+
+
+@pytest.mark.parametrize("size", [32, 64, 256])
+def test_sketch_has_a_dark_line_all_along_the_outline(scene, size):
+    batch = render(scene, size, style="sketch")
+    beside_paper = -F.max_pool2d(-batch["mask"], 3, 1, 1) < 0.3
+    dark = batch["image"].mean(1, keepdim=True)[(batch["mask"] == 1) & beside_paper] < 0.5
+    assert dark.float().mean() > 0.97
+
+
+def test_sketch_leaves_paper_between_the_lines(scene):
+    batch = render(scene, 256, style="sketch")
+    assert (batch["image"].amin(1, keepdim=True)[batch["mask"] == 1] == 1).float().mean() > 0.6
+
+
+def test_sketch_line_is_as_wide_at_every_size(scene):
+    fine, coarse = (render(scene, size, style="sketch")["image"] for size in (256, 128))
+    torch.testing.assert_close((1 - fine).mean((1, 2, 3)), (1 - coarse).mean((1, 2, 3)), rtol=0.05, atol=0)
+
+
+def test_sketch_hides_the_line_behind_a_part():
+    toucan = render(posed()[[SHAPES.index("toucan")]], 256, style="sketch")
+    assert at_point(toucan, 0.365, 0.2).max() < 0  # the breast's outline
+    assert (at_point(toucan, 0.06, -0.48) == 1).all()  # the same outline where the head lies over it
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_bird_in_front_is_drawn_as_if_alone(style):
+    scene = sample_scene(3, range(6), n_birds=2)
+    scene = scene.replace(room=torch.tensor([0.0, 0.0, 1.0]).expand(6, 2, -1))
+    front = scene.replace(**{name: getattr(scene, name)[:, 1:] for name in ("shape", "texture", "pose", "room")})
+    both, alone = render(scene, style=style), render(front, style=style)
+    solid = (alone["mask"] == 1).expand_as(alone["image"])
+    torch.testing.assert_close(both["image"][solid], alone["image"][solid])
+
+
+def test_cartoon_stands_on_one_colour_of_its_background():
+    scene = sample_scene(1, range(len(BACKGROUNDS))).replace(background=torch.arange(len(BACKGROUNDS)))
+    cartoon, paper = render(scene, style="cartoon"), render(without_birds(scene))["image"].flatten(2)
+    for image, mask, ground in zip(cartoon["image"].flatten(2), cartoon["mask"].flatten(1), paper, strict=True):
+        around = image[:, mask == 0]
+        assert (around == around[:, :1]).all()
+        assert ((ground - around[:, :1]).abs().amax(0) < 1e-4).float().mean() > 0.1
+
+
+def test_cartoon_has_no_marks():
+    duck = posed()[[SHAPES.index("duck")]].replace(texture=torch.tensor([[TEXTURES.index("orange spots")]]))
+    cream = torch.tensor([int(PAPER["cream"][i : i + 2], 16) for i in (1, 3, 5)])[:, None, None] / 127.5 - 1
+    spots = {s: int(((render(duck, 128, style=s)["image"] - cream).abs().amax(1) < 0.02).sum()) for s in ("paper", "cartoon")}
+    assert spots["paper"] > 50
+    assert spots["cartoon"] == 0
+
+
+def test_cartoon_is_flat():
+    batch = render(posed(), 256, style="cartoon")
+    image, inside = batch["image"], batch["mask"][..., 1:] == 1
+    same = (image[..., 1:] == image[..., :-1]).all(1, keepdim=True)
+    assert same[inside].float().mean() > 0.8
+
+
+def test_cartoon_has_a_dark_line_all_along_the_outline(scene):
+    batch = render(scene, 128, style="cartoon")
+    beside_ground = -F.max_pool2d(-batch["mask"], 3, 1, 1) < 0.3
+    dark = batch["image"].amax(1, keepdim=True)[(batch["mask"] == 1) & beside_ground] < 0
+    assert dark.float().mean() > 0.97
+
+
+# ---- clips
+
+
+@pytest.mark.parametrize("reach", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("own", [-1.0, 1.0])
+def test_clip_stays_in_the_range_of_poses(own, reach):
+    scene = sample_scene(0, [0])
+    pose = torch.full_like(scene.pose, own)
+    pose[..., FLIP] = (own + 1) / 2
+    moved = clip(scene.replace(pose=pose), 60, reach=reach).pose
+    assert moved.abs().max() <= 1
+    assert set(moved[..., FLIP].unique().tolist()) == {0, 1}
+
+
+def test_clip_keeps_all_factors_but_pose(scene):
+    frames = clip(scene[3:4], 5)
+    assert len(frames) == 5 and frames.pose.shape == (5, 1, 7)
+    for name in ("background", "ground", "shape", "texture", "room", "camera"):
+        assert torch.equal(getattr(frames, name), getattr(scene[[3] * 5], name)), name
+    assert torch.equal(frames.pose[..., SCALE], scene[[3] * 5].pose[..., SCALE])
+
+
+def test_clip_moves_smoothly_and_closes(scene):
+    pose = clip(scene[:1], 240, hops=2, reach=1.0).pose[:, 0, 1:]
+    steps = (pose.roll(-1, 0) - pose).abs()  # the last one leads back to frame 0
+    assert steps.max() < 2 * 2 * 2 * np.pi / 240  # a sine that swings four times in a clip is nowhere steeper
+
+
+def test_clip_is_the_same_film_at_every_frame_rate(scene):
+    torch.testing.assert_close(clip(scene[:1], 48).pose[::2], clip(scene[:1], 24).pose, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("flip", [0, 1])
+def test_clip_turns_at_the_top_of_a_hop_in_the_middle_and_at_the_end(scene, flip):
+    own = scene[:1].pose.clone()
+    own[..., FLIP] = flip
+    pose = clip(scene[:1].replace(pose=own), 48).pose[:, 0]
+    turned = (pose[:, FLIP] != pose[:, FLIP].roll(1)).nonzero().flatten()
+    assert turned.tolist() == [0, 24]
+    assert pose[0, FLIP] == flip
+    torch.testing.assert_close(pose[turned, Y], pose[:, Y].min().expand(2))  # y points down
+
+
+def test_clip_moves_where_the_beak_points(scene):
+    pose = clip(scene[:1], 48).pose[:, 0]
+    step = pose.roll(-1, 0)[:, X] - pose[:, X]
+    assert (step * (1 - 2 * pose[:, FLIP]) > 0).all()
+
+
+def test_clip_moves_every_joint(scene):
+    assert (clip(scene[:1], 48).pose[:, 0, [X, Y, ROTATION, HEAD, WING]].std(0) > 0.3).all()
+
+
 # ---- bad input
+
+
+@pytest.mark.parametrize("style", ["oil", "Sketch", None])
+def test_unknown_style_is_named_with_the_options(scene, style):
+    with pytest.raises(ValueError, match=f"{STYLES[0]}.*{STYLES[1]}.*{STYLES[2]}.*{style}"):
+        render(scene, style=style)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"frames": 1}, "frames .*1"),
+        ({"frames": 8, "hops": 0}, "hops .*0"),
+        ({"frames": 8, "reach": 1.5}, "reach .*1.5"),
+        ({"frames": 8, "reach": -0.5}, "reach .*-0.5"),
+    ],
+)
+def test_wrong_option_of_a_clip_is_named(scene, options, message):
+    with pytest.raises(ValueError, match=message):
+        clip(scene[:1], **options)
+
+
+@pytest.mark.parametrize(("n_pictures", "n_birds"), [(2, 1), (0, 1), (1, 2)])
+def test_clip_of_anything_but_one_bird_is_refused(n_pictures, n_birds):
+    with pytest.raises(ValueError, match=f"one bird, got {n_pictures} with {n_birds}"):
+        clip(sample_scene(0, range(n_pictures), n_birds=n_birds), 8)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,15 @@ background in any pose, so "the texture of A on the shape of B" exists as a pict
     batch = birds.batch(range(16))                           # pictures, masks, boxes, keypoints and factors
     scene = sample_scene(seed=0, indices=torch.arange(16))   # the factors alone; change any of them ...
     batch = render(scene, size=64)                           # ... and draw them
+    batch = render(scene, size=64, style="sketch")           # the same birds in pencil: another domain, the same truth
+    batch = render(clip(scene[:1], frames=24), size=64)      # the first bird hopping about
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -41,6 +44,8 @@ BACKGROUNDS = (
 POSE = ("flip", "x", "y", "scale", "rotation", "head", "wing")
 KEYPOINTS = ("beak", "eye", "crown", "nape", "breast", "back", "belly", "tail", "shoulder", "wing")
 SIZES = (32, 256)
+Style = Literal["paper", "sketch", "cartoon"]
+STYLES = get_args(Style)
 
 # What one unit of each pose component means, in half picture widths and degrees.
 SHIFT, SMALLEST, LARGEST, ROTATION, HEAD, WING = 0.2, 0.58, 0.82, 24.0, 26.0, 34.0
@@ -51,6 +56,7 @@ PAPER = {
     "leaf": "#63ab4d", "forest": "#24694a", "teal": "#16918c", "sky": "#4fa9e0", "navy": "#2b4c93",
     "plum": "#7b3a7d", "lilac": "#b898dc", "pink": "#f092ac",
 }  # fmt: skip
+_LINES = {"graphite": "#3d4046", "outline": "#1b1f26"}
 MARKS = ("bib", "stripes", "spots", "feathers")
 
 # Body, marks on the body, wing, head and tail. Row 4i + k is worn by shape i with the marks MARKS[k].
@@ -148,20 +154,65 @@ def _rooms(n_birds: int, turn: Tensor) -> Tensor:
     return torch.cat([quarters * mirror, torch.full((len(turn), n_birds, 1), 0.55).to(turn)], -1)
 
 
-def render(scene: Scene, size: int = 64) -> dict[str, Tensor]:
-    """Draw scenes; returns a batch (see `PaperBirds`). The same scene is the same picture at every size from 32 to 256."""
+def clip(scene: Scene, frames: int, *, hops: int = 2, reach: float = 0.8) -> Scene:
+    """A film of one bird: it hops forth and back, leans, nods and flaps, and turns around at both ends of its way.
+
+    scene: one picture of one bird. Returns `frames` scenes that differ in pose (frames, 1, 7) only: x, y, rotation, head and
+    wing move as sines of the frame's number over `frames`, so that frame `frames` would be frame 0 again; flip changes at the
+    top of a hop, in the middle and at the end; scale stays. hops: hops each way. reach in [0, 1]: how much of its range a
+    movement takes; the rest is the scene's own pose.
+    """
+    if tuple(scene.shape.shape) != (1, 1):
+        raise ValueError(f"scene must be one picture of one bird, got {len(scene)} with {scene.shape.shape[1]}")
+    if frames < 2:
+        raise ValueError(f"frames must be at least 2, got {frames}")
+    if hops < 1:
+        raise ValueError(f"hops must be at least 1, got {hops}")
+    if not 0 <= reach <= 1:
+        raise ValueError(f"reach must lie in [0, 1], got {reach}")
+    own = scene.pose[0, 0]
+    number = torch.arange(frames, device=own.device)
+    way = 2 * math.pi * number / frames  # once forth and back
+    hop = 2 * hops * way  # 0 at the top of a hop
+    ahead = 1 - 2 * own[0]  # 1 where the clip starts to the right
+    flip = (own[0] + (2 * number >= frames)) % 2
+    facing = 1 - 2 * flip
+    pose = own.repeat(frames, 1)
+    pose[:, 0] = flip
+    movements = {
+        "x": -ahead * way.cos(),
+        "y": -hop.cos(),
+        "rotation": 0.6 * facing * hop.sin(),  # beak up on the way up, down on the way down
+        "head": -(hop - 0.8).cos(),  # lowest a little after landing
+        "wing": -hop.sin(),  # raised on the way up
+    }
+    for name, movement in movements.items():
+        i = POSE.index(name)
+        pose[:, i] = (1 - reach) * own[i] + reach * movement
+    return scene[[0] * frames].replace(pose=pose[:, None])
+
+
+def render(scene: Scene, size: int = 64, *, style: Style = "paper") -> dict[str, Tensor]:
+    """Draw scenes; returns a batch (see `PaperBirds`). The same scene is the same picture at every size from 32 to 256.
+
+    style: "paper"; "sketch", pencil lines on white paper; "cartoon", flat colours and dark outlines on the background's ground
+    colour. Only the image depends on it: everything that is drawn lies inside the mask, whose outlines all styles share.
+    """
+    if style not in STYLES:
+        raise ValueError(f"style must be one of {STYLES}, got {style!r}")
     if not SIZES[0] <= size <= SIZES[1]:
         raise ValueError(f"size must lie in {SIZES}, got {size}")
     for name, n in (("background", len(BACKGROUNDS)), ("shape", len(SHAPES)), ("texture", len(TEXTURES))):
         value = getattr(scene, name)
         if value.numel() and not (int(value.min()) >= 0 and int(value.max()) < n):
             raise ValueError(f"{name} must lie in 0 … {n - 1}, got {int(value.min())} … {int(value.max())}")
-    picture = _background(scene, size)
+    lay_out, colour = {"paper": (_background, _papers), "sketch": (_blank, _pencil), "cartoon": (_plain, _flat)}[style]
+    picture = lay_out(scene, size)
     n_birds = scene.shape.shape[1]
     mask = torch.zeros_like(picture[:, :1])
     keypoints, covers = [], []
     for k in range(n_birds):
-        picture, cover, points = _paste_bird(picture, scene, k, size)
+        picture, cover, points = _paste_bird(picture, scene, k, colour)
         mask = mask + cover - mask * cover
         keypoints.append(points)
         covers.append(cover)
@@ -282,6 +333,17 @@ def _background(scene: Scene, size: int) -> Tensor:
     for layer in range(2):
         picture = torch.lerp(picture, colours[:, layer + 1, :, None, None], cover[:, layer : layer + 1])
     return picture
+
+
+def _plain(scene: Scene, size: int) -> Tensor:
+    """The background's ground colour and nothing on it."""
+    ground = _colours(_GROUNDS, scene.background.device)[scene.background][:, 0, :, None, None]
+    return ground.expand(-1, -1, size, size)
+
+
+def _blank(scene: Scene, size: int) -> Tensor:
+    """White paper."""
+    return torch.ones(len(scene), 3, size, size, device=scene.background.device)
 
 
 @cache
@@ -527,10 +589,14 @@ def _species() -> tuple[_Bird, ...]:
     return owl, flamingo, duck, toucan, peacock, swallow
 
 
+_PARTS = {"still": ("tail", "eyespots", "legs", "body"), "head": ("beak", "head", "eye", "pupil"), "wing": ("wing",)}
+_LAYERS = tuple(part for parts in _PARTS.values() for part in parts)  # as they lie upon each other, the lowest first
+
+
 @cache
 def _birds(device) -> dict[str, Tensor]:
-    """Fields and joints of all species: still (6, 4, S, S), which is tail, eyespots, legs, body; head (6, 4, S, S), which is
-    beak, head, eye, pupil; wing (6, 1, S, S); marks (4, 1, S, S); neck, joint (6, 2); keypoints (6, 10, 2)."""
+    """Fields and joints of all species: still, head (6, 4, S, S) and wing (6, 1, S, S), which hold their `_PARTS`; marks
+    (4, 1, S, S); neck, joint (6, 2); keypoints (6, 10, 2)."""
     at = grid(_FIELD, _EXTENT)
     birds = _species()
 
@@ -539,9 +605,7 @@ def _birds(device) -> dict[str, Tensor]:
 
     keypoints = [[bird.keypoints[name] for name in KEYPOINTS] for bird in birds]
     table = {
-        "still": stack("tail", "eyespots", "legs", "body"),
-        "head": stack("beak", "head", "eye", "pupil"),
-        "wing": stack("wing"),
+        **{group: stack(*parts) for group, parts in _PARTS.items()},
         "marks": _marks(at).float()[:, None],
         "neck": torch.tensor([bird.neck for bird in birds]),
         "joint": torch.tensor([bird.joint for bird in birds]),
@@ -561,10 +625,40 @@ def _marks(at: Tensor) -> Tensor:
     return torch.stack([bib, stripes, spots, feathers])
 
 
-def _paste_bird(picture: Tensor, scene: Scene, k: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+@dataclass(frozen=True)
+class _Laid:
+    """One bird of every scene in its place, not coloured yet.
+
+    distance, cover: signed distance in the bird's own units, and coverage, of each part, (B, 1, H, W); at (B, H, W, 2): where
+    the pixels lie in the fields of the body; pixel (B,): their width in those units; scale, texture (B,).
+    """
+
+    distance: dict[str, Tensor]
+    cover: dict[str, Tensor]
+    at: Tensor
+    pixel: Tensor
+    scale: Tensor
+    texture: Tensor
+
+
+def _paste_bird(
+    picture: Tensor, scene: Scene, k: int, colour: Callable[[_Laid], dict[str, Tensor]]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Paste bird k of every scene: the picture, the bird's coverage (B, 1, H, W), its keypoints in pixels (B, 10, 2)."""
-    device = picture.device
-    table, shape, texture = _birds(device), scene.shape[:, k], scene.texture[:, k]
+    laid, points = _lay_bird(scene, k, picture.shape[-1])
+    cover, colours = laid.cover, colour(laid)
+    bird = colours["tail"]
+    for part in _LAYERS[1:]:  # the legs stand behind the tail
+        bird = torch.lerp(bird, colours[part], cover[part] * (1 - cover["tail"]) if part == "legs" else cover[part])
+    bare = 1 - cover["tail"]
+    for part in ("legs", "body", "beak", "head", "wing"):
+        bare = bare * (1 - cover[part])
+    return torch.lerp(picture, bird, 1 - bare), 1 - bare, points
+
+
+def _lay_bird(scene: Scene, k: int, size: int) -> tuple[_Laid, Tensor]:
+    """Bird k of every scene in its pose, and its keypoints in pixels (B, 10, 2)."""
+    table, shape = _birds(scene.pose.device), scene.shape[:, k]
     flip, x, y, scale, turn, head, wing = scene.pose[:, k].unbind(-1)
     room = scene.room[:, k]
     scale = (0.5 * (SMALLEST + LARGEST) + 0.5 * (LARGEST - SMALLEST) * scale) * room[:, 2]
@@ -586,29 +680,58 @@ def _paste_bird(picture: Tensor, scene: Scene, k: int, size: int) -> tuple[Tenso
     where = {part: positions(size, matrix, offset) / _EXTENT for part, (matrix, offset) in frames.items()}
 
     pixel = 2 / size / scale
-    tail, eyespots, legs, body = _cover(look_up(table["still"], shape, where["still"]), pixel).split(1, 1)
-    beak, cap, eye, pupil = _cover(look_up(table["head"], shape, where["head"]), pixel).split(1, 1)
-    distance = look_up(table["wing"], shape, where["wing"])
-    folded = _cover(distance, pixel)
-    shade = 0.22 * (1 - distance / 0.09).clamp(0, 1)  # the wing's shadow on the body
-    marks = _cover(look_up(table["marks"], texture % len(MARKS), where["still"]), pixel)
-
-    colours = _colours(tuple(tuple(PAPER[name] for name in papers) for papers in _PAPERS), device)[texture]
-    ground, mark, feather, accent = (colours[:, i, :, None, None] for i in range(4))
-    horn, ink, white = (_colours(((PAPER[name],),), device)[0, 0][:, None, None] for name in ("orange", "ink", "white"))
-    plumage = torch.lerp(ground, mark, marks) * (1 - shade)
-    bird = torch.lerp(torch.lerp(accent, mark, eyespots), horn, legs * (1 - tail))
-    for cover, colour in ((body, plumage), (beak, horn), (cap, accent), (eye, white), (pupil, ink), (folded, feather)):
-        bird = torch.lerp(bird, colour, cover)
-    cover = 1 - (1 - tail) * (1 - legs) * (1 - body) * (1 - beak) * (1 - cap) * (1 - folded)
+    distance, cover = {}, {}
+    for group, parts in _PARTS.items():
+        field = look_up(table[group], shape, where[group])
+        distance |= zip(parts, field.split(1, 1), strict=True)
+        cover |= zip(parts, _cover(field, pixel).split(1, 1), strict=True)
 
     points = table["keypoints"][shape].clone()
-    for part, names in (("head", ("beak", "eye", "crown")), ("wing", ("wing",))):
+    for part, names in (("head", ("beak", "eye", "crown", "nape")), ("wing", ("wing",))):
         spin, pivot = turns[part]
         rows = [KEYPOINTS.index(name) for name in names]
         points[:, rows] = (points[:, rows] - pivot[:, None]) @ spin.transpose(1, 2) + pivot[:, None]
     points = points @ out.transpose(1, 2) + centre[:, None]
-    return torch.lerp(picture, bird, cover), cover, (points + 1) / 2 * size
+    return _Laid(distance, cover, where["still"], pixel, scale, scene.texture[:, k]), (points + 1) / 2 * size
+
+
+# ---- the styles: what a bird's parts are coloured with -----------------------------------------------------------------------
+
+
+def _papers(bird: _Laid) -> dict[str, Tensor]:
+    """Each part's own paper, the body's with marks and the wing's shadow on it."""
+    papers = _plumage(bird.texture)
+    shade = 0.22 * (1 - bird.distance["wing"] / 0.09).clamp(0, 1)
+    marks = _cover(look_up(_birds(bird.at.device)["marks"], bird.texture % len(MARKS), bird.at), bird.pixel)
+    return papers | {"body": torch.lerp(papers["body"], papers["eyespots"], marks) * (1 - shade)}
+
+
+def _pencil(bird: _Laid) -> dict[str, Tensor]:
+    """White paper with a pencil line around every part; legs, which are lines, and pupils are pencil all over."""
+    graphite, white = _paint("graphite", bird.at.device), _paint("white", bird.at.device)
+    return _outlined(bird, dict.fromkeys(_LAYERS, white) | dict.fromkeys(("legs", "pupil"), graphite), graphite, width=0.026)
+
+
+def _flat(bird: _Laid) -> dict[str, Tensor]:
+    """Each part's own colour with a dark outline; eyes and eyespots, which it would fill, go without."""
+    colours = _plumage(bird.texture)
+    outlined = _outlined(bird, colours, _paint("outline", bird.at.device), width=0.038)
+    return outlined | {part: colours[part] for part in ("eye", "pupil", "eyespots")}
+
+
+def _outlined(bird: _Laid, colours: dict[str, Tensor], line: Tensor, width: float) -> dict[str, Tensor]:
+    """Colours with a line inside the edge of every part, `width` half picture widths wide and at least a pixel."""
+    width = torch.maximum(width / bird.scale, bird.pixel)[:, None, None, None]
+    return {part: torch.lerp(line, colours[part], _cover(bird.distance[part] + width, bird.pixel)) for part in _LAYERS}
+
+
+def _plumage(texture: Tensor) -> dict[str, Tensor]:
+    """The colours of a bird's parts in its textures (B,), each (B, 3, 1, 1) or (3, 1, 1)."""
+    papers = _colours(tuple(tuple(PAPER[name] for name in papers) for papers in _PAPERS), texture.device)[texture]
+    body, mark, wing, accent = (papers[:, i, :, None, None] for i in range(4))
+    horn, ink, white = (_paint(name, texture.device) for name in ("orange", "ink", "white"))
+    return {"tail": accent, "eyespots": mark, "legs": horn, "body": body, "beak": horn, "head": accent, "eye": white,
+            "pupil": ink, "wing": wing}  # fmt: skip
 
 
 # ---- helpers --------------------------------------------------------------------------------------------------------------
@@ -628,6 +751,11 @@ def _boxes(mask: Tensor) -> Tensor:
         edges.append((line.argmax(1), line.shape[1] - line.flip(1).argmax(1)))
     (x1, x2), (y1, y2) = edges
     return torch.stack([x1, y1, x2, y2], 1).float() * solid.any((1, 2))[:, None]
+
+
+def _paint(name: str, device) -> Tensor:
+    """A colour of `PAPER` or of the lines, (3, 1, 1) in [0, 1]."""
+    return _colours((((PAPER | _LINES)[name],),), device)[0, 0][:, None, None]
 
 
 @cache
