@@ -2,9 +2,13 @@
 
 InfoGAN: Chen et al., NeurIPS 2016, as FineGAN's paper uses it: one generator and one discriminator, whose code head must read
 the class off the whole picture. No stages, no masks, no boxes.
+
+VAE, cVAE, cVAE-GAN and cGAN: what the label-relevant VAE (gmvae.py) is compared with, of the same layers and constants. The
+label is a one-hot vector beside the code, not a code of its own.
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +16,22 @@ from torch import Tensor, nn
 
 from tutorial_lib.layers import conv3x3, orthogonal_init
 from tutorial_lib.methods.finegan import ObjectDiscriminator, Stem, critic_loss, generator_loss
+from tutorial_lib.methods.gmvae import (
+    Decoder,
+    Discriminator,
+    Encoder,
+    NetworkConfig,
+    check_batch,
+    check_image,
+    decoder_loss,
+    discriminator_loss,
+    draw_labels,
+    draw_noise,
+    fill,
+    kl_loss,
+    one_hot,
+    reconstruction_loss,
+)
 
 
 @dataclass(frozen=True)
@@ -114,3 +134,116 @@ class InfoGANGenerator(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor) -> Tensor:
         return self.picture(self.stem(z, c)).tanh()
+
+
+# ---- cVAE-GAN, and what remains of it without a part ------------------------------------------------------------------------
+
+Kind = Literal["vae", "cvae", "cvaegan", "cgan"]
+
+
+@dataclass(frozen=True)
+class CVAEGANConfig(NetworkConfig):
+    """Constants of the four; networks, weights and rates are those of the method they are compared with."""
+
+    kind: Kind = "cvaegan"
+    z_dim: int = 100
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind must be one of {get_args(Kind)}, got {self.kind!r}")
+        if self.z_dim < 1:
+            raise ValueError(f"z_dim must be at least 1, got {self.z_dim}")
+
+
+class CVAEGAN(nn.Module):
+    """A code z near N(0, I) and a label y: E(x, y) -> z, decoder(z, y) -> x̂, D(x, y).
+
+    | kind    |                                            | E   | y   | D   |
+    |---------|--------------------------------------------|-----|-----|-----|
+    | vae     | Kingma & Welling, ICLR 2014                | yes | no  | no  |
+    | cvae    | Sohn, Lee & Yan, NeurIPS 2015              | yes | yes | no  |
+    | cvaegan | Bao et al., ICCV 2017, with a hinge loss   | yes | yes | yes |
+    | cgan    | Miyato & Koyama, ICLR 2018                 | no  | yes | yes |
+
+    A batch is as GMVAE's. A label of -1 is unknown: no class is set in the one-hot vector.
+    """
+
+    def __init__(self, config: CVAEGANConfig):
+        super().__init__()
+        self.config, self.name = config, config.kind
+        encodes, self.judged = config.kind != "cgan", config.kind in ("cvaegan", "cgan")
+        self.averaged = ("encoder", "decoder") if encodes else ("decoder",)
+        code = 0 if config.kind == "vae" else config.n_classes
+        self.encoder = Encoder(config, 2 * config.z_dim, code) if encodes else None
+        self.decoder = Decoder(config, config.z_dim + code)
+        self.discriminator = Discriminator(config) if self.judged else None
+        autoencoder = [*(self.encoder.parameters() if encodes else ()), *self.decoder.parameters()]
+        parts = {"autoencoder": autoencoder} | ({"discriminator": self.discriminator.parameters()} if self.judged else {})
+        self.optimizers = {
+            name: torch.optim.Adam(parameters, lr=config.learning_rate, betas=config.betas)
+            for name, parameters in parts.items()
+        }
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    # ---- codes and pictures
+
+    def encode(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """μ and σ (B, z_dim) of q(z|x, y); of a plain VAE q(z|x)."""
+        if self.encoder is None:
+            raise ValueError("a cgan has no encoder")
+        mu, log_variance = self.encoder(check_image(self.config, x), *self._code(label)).chunk(2, 1)
+        return mu, torch.exp(0.5 * log_variance)
+
+    def decode(self, z: Tensor, label: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) from codes (B, z_dim) and labels (B,), which a plain VAE does not look at."""
+        return self.decoder(z, *self._code(label))
+
+    def sample(self, n: int | Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Labels (n,) and pictures of them. n: how many, of labels drawn uniformly; or the labels."""
+        device = self.step.device
+        label = draw_labels(n, self.config.n_classes, generator, device)
+        return label, self.decode(draw_noise(len(label), self.config.z_dim, generator=generator, device=device), label)
+
+    def inpaint(self, x: Tensor, hole: Tensor, label: Tensor) -> Tensor:
+        """As GMVAE's, with the label given."""
+        return fill(x, hole, lambda seen: self.decode(self.encode(seen, label)[0], label))
+
+    def _code(self, label: Tensor) -> tuple[Tensor, ...]:
+        return () if self.config.kind == "vae" else (one_hot(label, self.config.n_classes),)
+
+    # ---- training
+
+    def training_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One update of D, if there is one, and one of the encoder with the decoder; returns the losses."""
+        config = self.config
+        image, label = check_batch(config, batch)
+        losses, codes, labels = {}, [], []
+        if self.encoder is not None:
+            mu, sigma = self.encode(image, label)
+            codes, labels = [mu + sigma * torch.randn_like(mu)], [label]
+        if self.judged:
+            drawn = draw_labels(len(label), config.n_classes, None, label.device)
+            codes += [draw_noise(len(label), config.z_dim, generator=None, device=label.device)]
+            labels += [torch.where(label < 0, label, drawn)]
+        pictures, labels = self.decode(torch.cat(codes), torch.cat(labels)), torch.cat(labels)
+
+        decoder = list(self.decoder.parameters())
+        self.optimizers["autoencoder"].zero_grad(set_to_none=True)
+        if self.judged:
+            fakes = self.discriminator(pictures.detach(), labels).chunk(len(codes))
+            losses["d"] = config.adversarial_weight * discriminator_loss(self.discriminator(image, label), *fakes)
+            self.optimizers["discriminator"].zero_grad(set_to_none=True)
+            losses["d"].backward()
+            self.optimizers["discriminator"].step()
+            losses["adversarial"] = decoder_loss(*self.discriminator(pictures, labels).chunk(len(codes)))
+            weighted = config.adversarial_weight * losses["adversarial"]
+            weighted.backward(inputs=decoder, retain_graph=True)  # moves no encoder
+        if self.encoder is not None:
+            losses["rec"] = reconstruction_loss(pictures[: len(image)], image)
+            losses["kl"] = kl_loss(mu, sigma).mean()
+            loss = config.reconstruction_weight * losses["rec"] + config.kl_weight * losses["kl"]
+            loss.backward(inputs=[*self.encoder.parameters(), *decoder])
+        self.optimizers["autoencoder"].step()
+        self.step += 1
+        return {name: value.detach() for name, value in losses.items()}
