@@ -15,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).parent / "training"))
 
 from toy_method import Pictures, Toy, ToyConfig
 
-from tutorial_lib.data import birds
 from tutorial_lib.training import checkpoints, presets
 from tutorial_lib.training.loop import RunSettings
 
@@ -25,12 +24,12 @@ def command_line(monkeypatch, tmp_path):
     """`main` with the toy method and its two presets, in an empty folder that is also where checkpoints are shipped."""
     run = RunSettings(steps=4, batch_size=4, log_every=2, snapshot_every=2, precision="fp32")
     both = {
-        "smoke": presets.Preset(ToyConfig(width=4), {"length": 12, "seed": 0}, run),
-        "laptop": presets.Preset(ToyConfig(), {"length": 20, "seed": 0}, run),
+        "smoke": presets.Preset(ToyConfig(width=4), {"length": 12, "seed": 0}, run=run),
+        "laptop": presets.Preset(ToyConfig(), {"length": 20, "seed": 0}, run=run),
     }
     monkeypatch.setitem(presets.METHODS, "toy", (ToyConfig, Toy))
     monkeypatch.setitem(presets.PRESETS, "toy", both)
-    monkeypatch.setattr(birds, "PaperBirds", Pictures)
+    monkeypatch.setitem(presets.DATA, "birds", Pictures)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
     monkeypatch.setenv("TUTORIAL_LIB_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)

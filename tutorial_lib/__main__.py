@@ -39,7 +39,7 @@ def train_command(method_name: str, preset_name: str) -> type:
 
     @dataclass
     class Train:
-        """Train a method on PaperBirds. Ctrl-C saves; the same command with --resume goes on from there.
+        """Train a method. Ctrl-C saves; the same command with --resume goes on from there.
 
         Name the method (and --preset) before --help to see its settings: they are the preset's until you change them.
         """
@@ -52,25 +52,27 @@ def train_command(method_name: str, preset_name: str) -> type:
         """Where the log, the snapshot, sample sheets and the trained model go."""
         resume: bool = False
         """Go on from the folder's snapshot, if there is one."""
+        start: str | None = chosen.start
+        """Name or path of a checkpoint whose networks to start from."""
         run: RunSettings = chosen.run
         config: type(chosen.method) = chosen.method
         data: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(chosen.data))
 
         def __call__(self) -> None:
-            run_training(self.config, self.data, self.run, self.folder, self.resume)
+            preset = Preset(self.config, self.data, chosen.source, self.run, self.start)
+            run_training(preset, self.folder, self.resume)
 
     return Train
 
 
-def run_training(config: Any, data: dict[str, Any], run: RunSettings, folder: Path, resume: bool) -> None:
+def run_training(preset: Preset, folder: Path, resume: bool) -> None:
     """Train into `folder`, with a sample sheet at every snapshot, and say where things are."""
     from accelerate import Accelerator
 
-    from tutorial_lib.data.birds import PaperBirds
-
-    accelerator = Accelerator()
+    accelerator, run = Accelerator(), preset.run
     torch.manual_seed(run.seed)
-    method = build(config)
+    method = build(preset.method)
+    about = {} if preset.start is None else {"start": checkpoints.start_from(method, preset.start)}
 
     def draw(progress: Progress) -> None:
         if progress.step % run.snapshot_every and progress.step != progress.steps:
@@ -79,7 +81,9 @@ def run_training(config: Any, data: dict[str, Any], run: RunSettings, folder: Pa
             save_sheet(sample(progress.method, 64, seed=0), folder / "samples" / f"{progress.step:06d}.png")
 
     callbacks = [draw] if hasattr(method, "sample") else []
-    history = train(method, PaperBirds(**data), run, folder, resume=resume, callbacks=callbacks, accelerator=accelerator)
+    history = train(
+        method, preset.dataset(), run, folder, resume=resume, callbacks=callbacks, accelerator=accelerator, about=about
+    )
     if not accelerator.is_main_process:
         return
     if history.interrupted:

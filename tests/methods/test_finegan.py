@@ -16,6 +16,7 @@ from tutorial_lib.codes import Codes
 from tutorial_lib.data.birds import PaperBirds
 from tutorial_lib.methods.finegan import (
     BackgroundCritic,
+    CellReader,
     CodePredictor,
     CodePredictorConfig,
     FineGAN,
@@ -27,6 +28,7 @@ from tutorial_lib.methods.finegan import (
     critic_loss,
     fit_predictor,
     generator_loss,
+    moved,
     patch_weights,
 )
 from tutorial_lib.training.presets import PRESETS
@@ -240,14 +242,14 @@ def test_first_part_of_z_moves_the_background_alone_and_the_rest_the_object_alon
     stages = model.generate(codes)
     z = torch.randn_like(codes.z)
     split = SMOKE.z_background
-    for first, moved, kept in (
+    for first, altered, kept in (
         (True, ["background"], ["parent_mask", "child_mask", "child_foreground"]),
         (False, ["parent_mask", "child_mask", "child_foreground"], ["background"]),
     ):
         mixed = torch.cat([z[:, :split], codes.z[:, split:]] if first else [codes.z[:, :split], z[:, split:]], 1)
         changed = model.generate(Codes(mixed, codes.b, codes.p, codes.c))
         assert all(torch.equal(getattr(stages, name), getattr(changed, name)) for name in kept)
-        assert not any(torch.allclose(getattr(stages, name), getattr(changed, name)) for name in moved)
+        assert not any(torch.allclose(getattr(stages, name), getattr(changed, name)) for name in altered)
 
 
 @torch.no_grad()
@@ -347,6 +349,71 @@ def test_area_loss_by_hand():
 @pytest.mark.parametrize(("value", "bits"), [(0.5, 1), (0.25, 2 - 0.75 * math.log2(3)), (0, 0), (1, 0)])
 def test_binary_entropy_by_hand(value, bits):
     assert float(binary_entropy(torch.full((2, 1, 3, 3), float(value)))) == pytest.approx(bits, abs=1e-4)
+
+
+def test_moved_by_nothing_is_the_same_or_mirrored():
+    pictures = torch.rand(8, 1, 32, 32)
+    torch.manual_seed(0)
+    after = moved(pictures, turn=0, shift=0, zoom=0)
+    mirrored = [torch.allclose(a, b.flip(-1), atol=1e-5) for a, b in zip(after, pictures, strict=True)]
+    assert all(flipped or torch.allclose(a, b, atol=1e-5) for a, b, flipped in zip(after, pictures, mirrored, strict=True))
+    assert 0 < sum(mirrored) < 8
+
+
+def test_moved_turns_shifts_and_scales_within_its_limits():
+    line = torch.linspace(-1, 1, 65)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    n = 200
+    disc = ((x**2 + y**2) < 0.3**2).float().expand(n, 1, -1, -1)
+    torch.manual_seed(0)
+    after = moved(disc)
+    size = (after.sum((1, 2, 3)) / disc.sum((1, 2, 3))).log() / 2  # of the radius
+    assert -0.55 < size.min() < -0.4 and 0.4 < size.max() < 0.55
+    torch.manual_seed(0)
+    shifted = moved(disc, zoom=0)
+    centre = torch.stack([(shifted * axis).sum((1, 2, 3)) / shifted.sum((1, 2, 3)) for axis in (x, y)], 1)
+    assert centre.norm(dim=1).max() < math.sqrt(2) * 0.31 and centre.abs().amax() > 0.25
+    bar = ((y.abs() < 0.05) & (x.abs() < 0.6)).float().expand(n, 1, -1, -1)
+    torch.manual_seed(0)
+    turned = moved(bar, shift=0, zoom=0)
+    moments = [(turned * product).sum((1, 2, 3)) for product in (x * y, x * x, y * y)]
+    angle = 0.5 * torch.atan2(2 * moments[0], moments[1] - moments[2])
+    assert angle.min() < -0.5 and angle.max() > 0.5 and angle.abs().max() < 0.62
+
+
+@torch.no_grad()
+def test_child_paints_inside_the_parent():
+    inside, free = make(child_inside=True).eval(), make(child_inside=False).eval()  # of the same weights
+    codes = inside.sample_codes(4, tied=False)
+    stages, other = inside.generate(codes), free.generate(codes)
+    torch.testing.assert_close(stages.child_mask, other.child_mask * stages.parent_mask)
+    assert not torch.equal(stages.image, other.image)
+
+
+def test_texture_is_read_off_another_shape(batch, monkeypatch):
+    """With child_untied the picture that Q_c reads has its own code's texture on the shape of another code's parent."""
+    model = make()
+    codes = model.sample_codes(8)
+    fake = model.generator.train(False)(codes)
+    seen = {}
+    monkeypatch.setattr(
+        model.child_discriminator, "read", lambda x: (seen.update(read=x), [torch.zeros(8, model.config.n_children)])[1]
+    )
+    monkeypatch.setattr(torch, "randperm", lambda n, device=None: torch.arange(n).roll(1))
+    model.object_losses(fake, codes)
+    other = model.generator(Codes(codes.z, codes.b, codes.p, codes.c.roll(1, 0)))
+    torch.testing.assert_close(seen["read"], other.child_foreground * other.child_mask)
+
+
+def test_cells_are_read_linearly_through_noise():
+    reader = CellReader(4, 3, noise=0.0)
+    mask = torch.rand(5, 1, 32, 32)
+    cells = mask.unflatten(3, (4, 8)).unflatten(2, (4, 8)).mean((3, 5)).flatten(1)
+    torch.testing.assert_close(reader.read(mask)[0], reader.values(cells))
+    reader.noise = 0.5
+    draws = torch.stack([reader.read(mask)[0] for _ in range(400)])
+    expected = 0.5 * reader.values.weight.norm(dim=1)  # of a linear map of independent noise
+    torch.testing.assert_close(draws.std(0).mean(0), expected, rtol=0.1, atol=0)
 
 
 def test_background_critics_loss_is_the_published_formula(batch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy_method import ToyConfig
 
-from tutorial_lib.training import checkpoints
+from tutorial_lib.training import checkpoints, presets
 from tutorial_lib.training.checkpoints import CheckpointError
 
 pytestmark = pytest.mark.usefixtures("toy_registered")
@@ -152,3 +152,40 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(saved, monkeypatch)
 def test_name_of_a_checkpoint_must_end_in_safetensors(make_toy, tmp_path):
     with pytest.raises(ValueError, match=r"ends in \.safetensors, got .*toy\.pt"):
         checkpoints.save(make_toy(), tmp_path / "toy.pt", card={})
+
+
+# ---- starting from another run
+
+
+def test_start_takes_the_networks_that_both_have(tmp_path):
+    torch.manual_seed(0)
+    finegan, code_mode = (presets.build(presets.PRESETS[name]["smoke"].method) for name in ("finegan", "mixnmatch_code"))
+    path = checkpoints.save(finegan, tmp_path / "finegan.safetensors", card={})
+    encoders = {name: value.clone() for name, value in code_mode.encoders.state_dict().items()}
+    about = checkpoints.start_from(code_mode, path)
+    assert about == {"method": "finegan", "sha256": checkpoints.sha256(path)}
+    for name, value in finegan.state_dict().items():
+        if name != "step":
+            assert torch.equal(code_mode.state_dict()[name], value)
+    assert all(torch.equal(value, encoders[name]) for name, value in code_mode.encoders.state_dict().items())
+
+
+def test_start_takes_only_what_it_is_told(tmp_path):
+    first, second = (presets.build(presets.PRESETS["mixnmatch"]["smoke"].method) for _ in range(2))
+    path = checkpoints.save(first, tmp_path / "first.safetensors", card={})
+    before = [value.clone() for value in second.extractor.parameters()]
+    checkpoints.start_from(second, path, only=("generator", "encoders"))
+    assert all(torch.equal(a, b) for a, b in zip(second.encoders.parameters(), first.encoders.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(second.extractor.parameters(), before, strict=True))
+
+
+def test_start_without_what_the_method_needs_is_named(tmp_path):
+    path = checkpoints.save(presets.build(presets.PRESETS["finegan"]["smoke"].method), tmp_path / "f.safetensors", card={})
+    with pytest.raises(checkpoints.CheckpointError, match="holds the method 'finegan': mixnmatch needs its encoders"):
+        checkpoints.start_from(presets.build(presets.PRESETS["mixnmatch"]["smoke"].method), path)
+
+
+def test_start_from_other_sizes_says_both(tmp_path):
+    path = checkpoints.save(presets.build(presets.PRESETS["finegan"]["live"].method), tmp_path / "f.safetensors", card={})
+    with pytest.raises(checkpoints.CheckpointError, match="has shape .* this config expects"):
+        checkpoints.start_from(presets.build(presets.PRESETS["mixnmatch_code"]["smoke"].method), path)

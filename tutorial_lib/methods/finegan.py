@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tvf
 
 from tutorial_lib.codes import Codes
+from tutorial_lib.data.papercut import rotation
 from tutorial_lib.layers import (
     CodeConv,
     ResidualBlock,
@@ -70,8 +71,13 @@ class FineGANConfig:
     z_background: int | None = None  # how many of z's first components the background stage sees (all), the parent the rest
     background_first: int = 0  # steps in which only the background stage is trained
     parent_from_mask: bool = False  # Q_p reads p off the silhouette P_m, which colour cannot help, instead of P_f P_m
+    parent_moved: bool = False  # Q_p reads p after a random turn, shift, scaling and mirroring: shape survives, pose does not
+    child_inside: bool = False  # C_m is multiplied by P_m: the child repaints the parent and cannot draw the object itself
+    child_untied: bool = False  # Q_c reads c off objects repainted in another's texture, whose shape does not tell it
     background_information: float = 0.0  # weight of the cross entropy of b read off B
     pose_information: float = 0.0  # weight of the squared error of the parent's part of z read off P_m
+    pose_cells: int | None = None  # P_m is averaged to so many cells a side, and z read off them linearly: where the mass lies
+    pose_noise: float = 0.0  # standard deviation of the noise on those cells, in which faint patterns drown
     mask_area: tuple[float, float] | None = None  # share of the picture that the parent mask may cover at no cost
     mask_area_weight: float = 0.0
     mask_match_weight: float = 0.0  # weight of |C_m - P_m|: the child repaints the parent, all of it and nothing else
@@ -197,7 +203,7 @@ class Generator(nn.Module):
 
     def __init__(self, config: FineGANConfig):
         super().__init__()
-        self.split = config.z_background
+        self.split, self.child_inside = config.z_background, config.child_inside
         z_background = config.z_background or config.z_dim
         z_parent = config.z_dim - (config.z_background or 0)
         channels = config.parent_widths[-1]
@@ -213,14 +219,23 @@ class Generator(nn.Module):
         """B, in [-1, 1]."""
         return self.background_picture(self.background(codes.z[:, : self.split], codes.b)).tanh()
 
+    def parent_feature(self, codes: Codes) -> Tensor:
+        """phi(p, z)."""
+        return self.parent(codes.z[:, self.split :] if self.split else codes.z, codes.p)
+
+    def draw_child(self, feature: Tensor, parent_mask: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """C_f and C_m: the object of a parent feature, and of its mask, painted in texture c."""
+        foreground, mask = self.child_painter(self.child(feature, c))
+        return foreground, mask * parent_mask if self.child_inside else mask
+
     def forward(self, codes: Codes, feature: Tensor | None = None) -> Stages:
         """All stages. `feature` takes the place of phi(p, z) if given; z then only feeds the background."""
         background = self.draw_background(codes)
         if feature is None:
-            feature = self.parent(codes.z[:, self.split :] if self.split else codes.z, codes.p)
+            feature = self.parent_feature(codes)
         parent_foreground, parent_mask = self.parent_painter(feature)
         parent = parent_foreground * parent_mask + background * (1 - parent_mask)
-        child_foreground, child_mask = self.child_painter(self.child(feature, codes.c))
+        child_foreground, child_mask = self.draw_child(feature, parent_mask, codes.c)
         image = child_foreground * child_mask + parent * (1 - child_mask)
         return Stages(
             background, parent_foreground, parent_mask, parent, child_foreground, child_mask, image, feature
@@ -315,6 +330,20 @@ class ObjectDiscriminator(nn.Module):
         return [head(features).flatten(1) for head in self.code]
 
 
+class CellReader(nn.Module):
+    """Reads values linearly off a mask that is averaged to cells x cells, through noise."""
+
+    def __init__(self, cells: int, n: int, noise: float):
+        super().__init__()
+        self.cells, self.noise = cells, noise
+        self.values = nn.Linear(cells**2, n)
+
+    def read(self, mask: Tensor) -> list[Tensor]:
+        """One list entry, (B, n), as `ObjectDiscriminator.read`."""
+        cells = F.adaptive_avg_pool2d(mask.float(), self.cells).flatten(1)
+        return [self.values(cells + self.noise * torch.randn_like(cells))]
+
+
 # ---- losses ---------------------------------------------------------------------------------------------------------------
 
 
@@ -340,6 +369,23 @@ def area_loss(mask: Tensor, low: float, high: float) -> Tensor:
     """How far the share of the picture that each mask covers lies outside [low, high]; mean over the batch."""
     area = mask.mean((1, 2, 3))
     return (F.relu(low - area) + F.relu(area - high)).mean()
+
+
+def moved(pictures: Tensor, turn: float = 0.6, shift: float = 0.3, zoom: float = 0.5) -> Tensor:
+    """Each picture (B, C, H, W) turned, shifted, scaled and perhaps mirrored at random; empty (0) where nothing was.
+
+    turn: at most this angle in radians either way; shift: at most this share of half a picture; zoom: scales by exp(± zoom).
+    """
+    n, device = len(pictures), pictures.device
+
+    def uniform(limit: float) -> Tensor:
+        return (2 * torch.rand(n, device=device) - 1) * limit
+
+    angle, size, mirror = uniform(turn), uniform(zoom).exp(), uniform(1).sign()
+    across, down = (rotation(angle) / size[:, None, None]).unbind(2)
+    matrix = torch.stack([across * mirror[:, None], down, torch.stack([uniform(shift), uniform(shift)], 1)], 2)
+    where = F.affine_grid(matrix, list(pictures.shape), align_corners=False)
+    return F.grid_sample(pictures.float(), where, align_corners=False)
 
 
 def binary_entropy(mask: Tensor) -> Tensor:
@@ -371,14 +417,22 @@ class FineGAN(nn.Module):
         reads = {"judges": False, "spectral": spectral}
         widths = config.reader_widths or config.object_widths
         width = widths[-1] if config.reader_widths else config.head_width
-        heads = (config.n_parents, z_parent) if config.pose_information else (config.n_parents,)
         channels = 1 if config.parent_from_mask else 3
-        self.parent_reader = ObjectDiscriminator(size, widths, width, heads, channels=channels, **reads)  # D_p: Q_p
+        self.parent_reader = ObjectDiscriminator(  # D_p: Q_p
+            size, widths, width, (config.n_parents,), channels=channels, **reads
+        )
         self.child_discriminator = ObjectDiscriminator(  # D_c and Q_c
             size, config.object_widths, config.head_width, (config.n_children,), judges=True, spectral=spectral
         )
         readers = [*self.parent_reader.parameters(), *self.child_discriminator.code_features.parameters()]
         readers += self.child_discriminator.code.parameters()
+        if config.pose_information:
+            self.pose_reader = (
+                ObjectDiscriminator(size, widths, width, (z_parent,), channels=1, **reads)
+                if config.pose_cells is None
+                else CellReader(config.pose_cells, z_parent, config.pose_noise)
+            )
+            readers += self.pose_reader.parameters()
         if config.background_information:
             self.background_reader = ObjectDiscriminator(size, widths, width, (config.n_backgrounds,), **reads)
             readers += self.background_reader.parameters()
@@ -436,11 +490,7 @@ class FineGAN(nn.Module):
 
         codes: those to use instead of drawing them.
         """
-        image = batch["image"]
-        if image.shape[1:] != (3, self.config.image_size, self.config.image_size):
-            raise ValueError(
-                f"image must be (B, 3, {self.config.image_size}, {self.config.image_size}), got {tuple(image.shape)}"
-            )
+        image = self.check(batch["image"])
         codes = self.sample_codes(len(image)) if codes is None else codes
         start, step = self.config.hard_negatives_from, int(self.step)
         if start is not None and step >= start and step % 2:
@@ -457,6 +507,13 @@ class FineGAN(nn.Module):
             losses |= self.update_generator(self.background_losses(fake.background, codes) | self.object_losses(fake, codes))
         self.step += 1
         return losses
+
+    def check(self, image: Tensor) -> Tensor:
+        """The pictures as they are; ValueError if they are not of the config's size."""
+        size = self.config.image_size
+        if image.ndim != 4 or image.shape[1:] != (3, size, size):
+            raise ValueError(f"image must be (B, 3, {size}, {size}), got {tuple(image.shape)}")
+        return image
 
     def update_background_critic(self, batch: dict[str, Tensor], fake: Tensor) -> dict[str, Tensor]:
         """D_b: real cells that see background only -> 1, fake cells -> 0; and which real cells see background only."""
@@ -499,16 +556,21 @@ class FineGAN(nn.Module):
         """The child should look real, p be readable off the parent's foreground and c off the child's."""
         config = self.config
         parent = fake.parent_mask if config.parent_from_mask else fake.parent_foreground * fake.parent_mask
-        (parent_logits, *pose) = self.parent_reader.read(parent)
-        (child_logits,) = self.child_discriminator.read(fake.child_foreground * fake.child_mask)
+        (parent_logits,) = self.parent_reader.read(moved(parent) if config.parent_moved else parent)
+        foreground, mask, c = fake.child_foreground, fake.child_mask, codes.c
+        if config.child_untied:
+            c = c[torch.randperm(len(c), device=c.device)]
+            foreground, mask = self.generator.draw_child(fake.feature, fake.parent_mask, c)
+        (child_logits,) = self.child_discriminator.read(foreground * mask)
         losses = {
             "g_child": generator_loss(self.child_discriminator.judge(fake.image), config.hinge),
             "p_information": F.cross_entropy(parent_logits, codes.p),
-            "c_information": F.cross_entropy(child_logits, codes.c),
+            "c_information": F.cross_entropy(child_logits, c),
         }
-        if pose:
+        if config.pose_information:
+            (pose,) = self.pose_reader.read(fake.parent_mask)
             target = codes.z[:, config.z_background or 0 :]
-            losses["z_information"] = config.pose_information * F.mse_loss(pose[0], target)
+            losses["z_information"] = config.pose_information * F.mse_loss(pose, target)
         if config.mask_area is not None:
             losses["mask_area"] = config.mask_area_weight * area_loss(fake.parent_mask, *config.mask_area)
         if config.mask_match_weight:

@@ -182,6 +182,7 @@ ABLATIONS: dict[str, tuple[type[FineGAN], dict]] = {
     "the recipe": (FineGAN, {}),
     "no background critic": (FineGAN, {"background_weight": 0.0, "background_first": 0}),
     "no mask losses": (FineGAN, {"mask_area": None, "mask_match_weight": 0.0, "mask_entropy_weight": 0.0}),
+    "a child mask of its own": (FineGAN, {"child_inside": False}),
     "codes untied": (Untied, {}),
 }
 

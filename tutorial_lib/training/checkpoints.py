@@ -17,7 +17,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,28 @@ def load(name_or_path: str | Path, *, expect: str | None = None) -> nn.Module:
         method = method_class(config)
     load_tensors(method, tensors, path)
     return method.eval()
+
+
+def start_from(method: nn.Module, name_or_path: str | Path, *, only: Sequence[str] | None = None) -> dict[str, str]:
+    """Give `method` those networks of a checkpoint that it has too; returns the checkpoint's method and SHA-256, for a card.
+
+    only: names of the networks to take; all that both have if None. Optimisers and steps start anew. Raises
+    FileNotFoundError, or CheckpointError if the file is damaged, if a network of the same name has other sizes, or if one is
+    missing that the method names in `needs`.
+    """
+    path = find(name_or_path)
+    about = card(path)
+    tensors = read_tensors(path, sha256_expected=about.get("sha256"))[0]
+    networks = {name.split(".")[0] for name in tensors if "." in name}
+    networks &= networks if only is None else set(only)
+    shared = {name: network for name, network in method.named_children() if name in networks}
+    needs = getattr(method, "needs", method.averaged)
+    if missing := sorted(set(needs) - shared.keys()):
+        raise CheckpointError(f"{path} holds the method {about['method']!r}: {method.name} needs its {', '.join(missing)}")
+    for name, network in shared.items():
+        part = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+        load_tensors(network, part, path)
+    return {"method": about["method"], "sha256": about.get("sha256", "")}
 
 
 def card(name_or_path: str | Path) -> dict[str, Any]:

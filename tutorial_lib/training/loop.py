@@ -26,7 +26,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +118,7 @@ def train(
     callbacks: Sequence[Callable[[Progress], None]] = (),
     progress: bool = True,
     accelerator: Accelerator | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> History:
     """Train `method` in place.
 
@@ -126,6 +127,7 @@ def train(
         the end model.safetensors with its card, averaged weights in place. None: nothing is written.
     resume: go on from the folder's snapshot, to the numbers of a run that never stopped; starts anew if there is none.
     callbacks: called with a Progress at every line of the log, in the main process; what they draw is not the run's.
+    about: more entries for the model's card.
 
     Ctrl-C (or SIGTERM) finishes the step, writes a snapshot and returns with `history.interrupted`; a second one stops
     at once. Raises FloatingPointError (naming loss and step) if a loss is not finite, CheckpointError if the snapshot
@@ -234,7 +236,12 @@ def train(
     if folder is not None and accelerator.is_main_process:
         with averaged_weights(method, averaged):
             card = {"data": _describe(data), "run": dataclasses.asdict(run), "processes": accelerator.num_processes}
-            card |= {"steps": run.steps, "images": run.steps * run.batch_size, "seconds": round(history.seconds, 1)}
+            card |= {
+                **(about or {}),
+                "steps": run.steps,
+                "images": run.steps * run.batch_size,
+                "seconds": round(history.seconds, 1),
+            }
             checkpoints.save(method, folder / "model.safetensors", card=card)
     accelerator.wait_for_everyone()
     return history

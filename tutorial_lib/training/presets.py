@@ -10,30 +10,55 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from tutorial_lib.data.birds import BACKGROUNDS, SHAPES, TEXTURES, PaperBirds
-from tutorial_lib.methods.baselines import InfoGAN, InfoGANConfig
+from tutorial_lib.data.digits import Digits
+from tutorial_lib.data.faces import PaperFaces
+from tutorial_lib.data.moons import ThreeMoons
+from tutorial_lib.methods.baselines import CVAEGAN, CVAEGANConfig, InfoGAN, InfoGANConfig
+from tutorial_lib.methods.comgan import ComGAN, ComGANConfig, DSComGAN, DSComGANConfig, Segmenter, SegmenterConfig
 from tutorial_lib.methods.finegan import CodePredictor, CodePredictorConfig, FineGAN, FineGANConfig
+from tutorial_lib.methods.gmvae import GMVAE, GMVAEConfig, NetworkConfig
+from tutorial_lib.methods.mixnmatch import CodeMode, CodeModeConfig, MixNMatch, MixNMatchConfig
+from tutorial_lib.metrics.face_oracle import FaceOracle, FaceOracleConfig
 from tutorial_lib.metrics.oracle import Oracle, OracleConfig
 from tutorial_lib.training.loop import RunSettings
 
 METHODS: dict[str, tuple[type, type[nn.Module]]] = {
+    "comgan": (ComGANConfig, ComGAN),
+    "ds_comgan": (DSComGANConfig, DSComGAN),
+    "ds_comgan_segmenter": (SegmenterConfig, Segmenter),
     "finegan": (FineGANConfig, FineGAN),
     "finegan_predictor": (CodePredictorConfig, CodePredictor),
     "infogan": (InfoGANConfig, InfoGAN),
+    "gmvae": (GMVAEConfig, GMVAE),
+    "vae": (CVAEGANConfig, CVAEGAN),
+    "cvae": (CVAEGANConfig, CVAEGAN),
+    "cvaegan": (CVAEGANConfig, CVAEGAN),
+    "cgan": (CVAEGANConfig, CVAEGAN),
+    "mixnmatch_code": (CodeModeConfig, CodeMode),
+    "mixnmatch": (MixNMatchConfig, MixNMatch),
     "oracle": (OracleConfig, Oracle),
+    "face_oracle": (FaceOracleConfig, FaceOracle),
 }
+
+
+DATA: dict[str, type[Dataset]] = {"birds": PaperBirds, "faces": PaperFaces, "digits": Digits, "moons": ThreeMoons}
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A method's config, the arguments of its data set (`PaperBirds`), and how it is trained."""
+    """A method's config, the arguments of its data set, and how it is trained."""
 
     method: Any
     data: dict[str, Any] = field(default_factory=dict)
+    source: str = "birds"
+    """Which of `DATA` the data set is."""
     run: RunSettings = field(default_factory=lambda: RunSettings(steps=1, batch_size=1))
+    start: str | None = None
+    """Name or path of the checkpoint whose networks the run starts from."""
 
     def dataset(self) -> Dataset:
         """The data set this preset trains on."""
-        return PaperBirds(**self.data)
+        return DATA[self.source](**self.data)
 
 
 def build(config: Any) -> nn.Module:
@@ -71,7 +96,7 @@ _STEADY = {
     # A background critic of weight 10 drowns the others in a hinge loss; without a head start of the background stage, the
     # parent and child stages paint the whole picture.
     "background_weight": 3.0,
-    "background_first": 1200,
+    "background_first": 1000,
     # PaperBirds' backgrounds are independent of the plumage, so b is drawn on its own. With b = c the texture could be told
     # by the background's colour.
     "tie_background": False,
@@ -79,14 +104,23 @@ _STEADY = {
     # four components of z only, and b must be readable off B.
     "z_background": 4,
     "background_information": 1.0,
-    # Colour would make p readable without any change of shape; a silhouette has no colour. And z must stay readable off
-    # the silhouette as well, so that it moves something.
+    # Colour would make p readable without any change of shape; a silhouette has no colour. Place, size, angle and direction
+    # would too; Q_p sees them changed at random.
     "parent_from_mask": True,
-    "pose_information": 0.3,
+    "parent_moved": True,
+    # z must be readable off where the silhouette's mass lies, so that it moves something: a reader with layers and no noise
+    # makes do with faint patterns.
+    "pose_information": 1.0,
+    "pose_cells": 8,
+    "pose_noise": 0.2,
+    # With a mask of its own the child draws the bird, and the parent mask, which nobody has to believe, only spells p and z.
+    "child_inside": True,
+    # In training a child's shape tells its group of textures. Read off a bird of another shape, c has to be in the colours.
+    "child_untied": True,
     # Masks that cover nothing or everything are a stable state; most birds cover 9 to 38 % of their pictures.
     "mask_area": (0.09, 0.38),
     "mask_area_weight": 10.0,
-    "mask_match_weight": 4.0,
+    "mask_match_weight": 2.0,
     "mask_entropy_weight": 0.5,
 }
 
@@ -114,13 +148,13 @@ _FINEGAN = {
     "laptop": Preset(
         FineGANConfig(
             # 64 x 64 in one to two hours on two cores: a 20th of the published generator's work a picture.
-            image_size=64, z_dim=12, **_BIRDS, width=48, background_widths=(40, 32, 16, 8), parent_width=96,
-            parent_widths=(64, 40, 24, 8), child_width=12, parent_residuals=1, child_residuals=1, background_size=64,
-            background_critic=((24, 2), (48, 2)), object_widths=(24, 48, 96, 96), head_width=96,
+            image_size=64, z_dim=12, **_BIRDS, width=48, background_widths=(40, 32, 16, 8), parent_width=128,
+            parent_widths=(96, 64, 32, 8), child_width=12, parent_residuals=1, child_residuals=1, background_size=64,
+            background_critic=((24, 2), (48, 2)), object_widths=(32, 64, 128, 192), head_width=192,
             reader_widths=(12, 24, 48, 64), **_STEADY,
         ),
         data={"size": 64, "length": 50_000, "wander": 1.0},
-        run=RunSettings(steps=5000, batch_size=16, ema_decay=0.998, decay_from=0.6, log_every=50, snapshot_every=250),
+        run=RunSettings(steps=9000, batch_size=16, ema_decay=0.998, decay_from=0.6, log_every=50, snapshot_every=250),
     ),
     "paper": Preset(
         FineGANConfig(),
@@ -144,8 +178,158 @@ def _infogan(preset: str, width: int, widths: tuple[int, ...]) -> Preset:
 
 _INFOGAN = {
     "smoke": _infogan("smoke", 16, (8, 8, 4)),
-    "laptop": _infogan("laptop", 112, (80, 48, 16, 8)),
+    "laptop": _infogan("laptop", 136, (96, 56, 32, 12)),
     "paper": _infogan("paper", 1024, (512, 256, 128, 64, 32)),
+}
+
+# ---- MixNMatch: code mode, then feature mode ------------------------------------------------------------------------------
+
+
+def _code_mode(preset: str, **sizes) -> CodeModeConfig:
+    """FineGAN's config of that preset, trained further: the background needs no head start any more."""
+    base = _FINEGAN[preset].method
+    same = {f.name: getattr(base, f.name) for f in fields(base)} | {"background_first": 0}
+    return CodeModeConfig(**same, **sizes)
+
+
+def _feature_mode(code_mode: CodeModeConfig, **sizes) -> MixNMatchConfig:
+    return MixNMatchConfig(**{f.name: getattr(code_mode, f.name) for f in fields(code_mode)}, **sizes)
+
+
+_CODE_MODE = {
+    "smoke": Preset(
+        _code_mode("smoke", encoder_widths=(4, 8, 8), encoder_head=8, pair_widths=(4, 8, 8), pair_head=8),
+        data=_FINEGAN["smoke"].data,
+        run=RunSettings(steps=4, batch_size=4, log_every=2, snapshot_every=2),
+    ),
+    "live": Preset(
+        _code_mode(
+            "live", encoder_widths=(16, 32, 64), encoder_head=64, pair_widths=(12, 24, 48), pair_head=64,
+        ),
+        data=_FINEGAN["live"].data,
+        run=RunSettings(steps=300, batch_size=16, ema_decay=0.99, log_every=25, snapshot_every=500),
+    ),
+    "laptop": Preset(
+        _code_mode(
+            "laptop", encoder_widths=(16, 32, 64, 96), encoder_head=96, pair_widths=(8, 16, 32, 64), pair_head=96,
+        ),
+        data=_FINEGAN["laptop"].data,
+        run=RunSettings(steps=5000, batch_size=16, ema_decay=0.998, decay_from=0.6, log_every=50, snapshot_every=250),
+        # The published code trains everything from scratch for 600 epochs. Two hours are better spent on the encoders.
+        start="finegan",
+    ),
+    "paper": Preset(
+        CodeModeConfig(),
+        data={"size": 128, "length": 12_000, "wander": 1.0},
+        run=RunSettings(steps=600_000, batch_size=12, ema_decay=0.999),  # 600 epochs
+    ),
+}  # fmt: skip
+
+_MIXNMATCH = {
+    "smoke": Preset(
+        _feature_mode(
+            _CODE_MODE["smoke"].method, extractor_same=(4, 4), extractor_down=(4, 8, 8), extractor_up=(8, 4),
+            feature_critic=((4, 2), (8, 2)), feature_size=32,
+        ),
+        data={"size": 32, "length": 200},
+        run=RunSettings(steps=6, batch_size=4, log_every=2, snapshot_every=3),
+    ),
+    "laptop": Preset(
+        _feature_mode(
+            _CODE_MODE["laptop"].method, extractor_same=(8, 8), extractor_down=(16, 32, 48, 64, 64),
+            extractor_up=(64, 48, 32, 16), feature_critic=((24, 2), (48, 2)), feature_size=64,
+        ),
+        data={"size": 64, "length": 50_000},
+        run=RunSettings(steps=5000, batch_size=16, ema_decay=0.998, decay_from=0.6, log_every=50, snapshot_every=250),
+        start="runs/mixnmatch_code/model.safetensors",
+    ),
+    "paper": Preset(
+        MixNMatchConfig(),
+        data={"size": 128, "length": 12_000},
+        run=RunSettings(steps=400_000, batch_size=12, ema_decay=0.999),  # 400 epochs
+        start="runs/mixnmatch_code/model.safetensors",
+    ),
+}  # fmt: skip
+
+# ---- ComGAN; DS-ComGAN and its segmentation module ------------------------------------------------------------------------
+
+# As for FineGAN: with published losses and rates D wins at this size.
+_STEADY_COMGAN = {name: _STEADY[name] for name in ("spectral_norm", "hinge", "learning_rate", "betas")}
+_LAYERS = {"n_foregrounds": len(TEXTURES), "n_backgrounds": len(BACKGROUNDS), "tie_background": _STEADY["tie_background"]}
+
+# The other families are `replace(config, family="pi1")`: same sizes, losses and budget.
+_COMGAN = {
+    "smoke": Preset(
+        ComGANConfig(
+            image_size=32, z_dim=8, width=8, widths=(8, 8, 4), head_width=4, picture_residuals=1, critic_widths=(4, 8, 8),
+            critic_head=8, **_STEADY_COMGAN,
+        ),
+        data={"size": 32, "length": 200},
+        run=RunSettings(steps=6, batch_size=4, log_every=2, snapshot_every=3),
+    ),
+    # What notebook 04 trains in front of the reader, three times.
+    "live": Preset(
+        ComGANConfig(
+            image_size=32, z_dim=16, width=48, widths=(24, 12, 12), head_width=12, picture_residuals=1,
+            critic_widths=(16, 32, 64), critic_head=64, **_STEADY_COMGAN,
+        ),
+        data={"size": 32, "length": 50_000},
+        run=RunSettings(steps=400, batch_size=16, ema_decay=0.99, log_every=10, snapshot_every=500),
+    ),
+    "laptop": Preset(
+        ComGANConfig(
+            image_size=32, z_dim=32, width=64, widths=(32, 16, 16), head_width=16, picture_residuals=1,
+            critic_widths=(32, 64, 128), critic_head=128, **_STEADY_COMGAN,
+        ),
+        data={"size": 32, "length": 50_000},
+        run=RunSettings(steps=900, batch_size=32, ema_decay=0.99, log_every=10, snapshot_every=300),
+    ),
+    "paper": Preset(
+        ComGANConfig(),
+        data={"size": 128, "length": 12_000},
+        run=RunSettings(steps=60_000, batch_size=90, ema_decay=0.999),  # 450 epochs
+    ),
+}  # fmt: skip
+
+_DS_COMGAN = {
+    "smoke": Preset(
+        DSComGANConfig(
+            image_size=32, z_dim=8, **_LAYERS, width=8, widths=(8, 8, 4), passed_widths=(4, 4), head_width=4,
+            picture_residuals=1, critic_widths=(4, 8, 8), critic_head=8, reader_widths=(4, 8, 8), reader_head=8,
+            **_STEADY_COMGAN,
+        ),
+        data={"size": 32, "length": 200},
+        run=RunSettings(steps=6, batch_size=4, log_every=2, snapshot_every=3),
+    ),
+    "laptop": Preset(
+        DSComGANConfig(
+            image_size=64, z_dim=16, **_LAYERS, width=128, widths=(96, 64, 32, 12), passed_widths=(12, 6), head_width=20,
+            picture_residuals=1, critic_widths=(32, 64, 128, 192), critic_head=192, reader_widths=(16, 32, 64, 96),
+            reader_head=96, **_STEADY_COMGAN,
+        ),
+        data={"size": 64, "length": 50_000},
+        run=RunSettings(steps=11_000, batch_size=16, ema_decay=0.998, decay_from=0.6, log_every=50, snapshot_every=250),
+    ),
+    "paper": Preset(DSComGANConfig(), data=_COMGAN["paper"].data, run=_COMGAN["paper"].run),
+}  # fmt: skip
+
+
+def _segmenter(preset: str, run: RunSettings, start: str | None = None, **sizes) -> Preset:
+    """The generator's config and data, and a U-Net that learns from it."""
+    base = _DS_COMGAN[preset]
+    same = {f.name: getattr(base.method, f.name) for f in fields(base.method)}
+    return Preset(SegmenterConfig(**same, **sizes), data=base.data, run=run, start=start)
+
+
+_SEGMENTER = {
+    "smoke": _segmenter("smoke", _DS_COMGAN["smoke"].run, unet_widths=(4, 8)),
+    "laptop": _segmenter(
+        "laptop",
+        RunSettings(steps=3000, batch_size=16, ema_decay=0.998, decay_from=0.6, log_every=50, snapshot_every=250),
+        start="runs/ds_comgan/model.safetensors",
+        unet_widths=(12, 24, 48, 96),
+    ),
+    "paper": _segmenter("paper", _DS_COMGAN["paper"].run, start="runs/ds_comgan/model.safetensors"),
 }
 
 # ---- the oracle -----------------------------------------------------------------------------------------------------------
@@ -159,8 +343,118 @@ _ORACLE = {
     "laptop": Preset(
         OracleConfig(),
         data={"size": 64, "length": 200_000, "seed": 1, "tied": False},
-        run=RunSettings(steps=3000, batch_size=32, ema_decay=0.99, decay_from=0.3, log_every=50, snapshot_every=200),
+        run=RunSettings(steps=10_000, batch_size=32, ema_decay=0.99, decay_from=0.3, log_every=50, snapshot_every=500),
     ),
 }
 
-PRESETS: dict[str, dict[str, Preset]] = {"finegan": _FINEGAN, "infogan": _INFOGAN, "oracle": _ORACLE}
+_FACE_ORACLE = {
+    "smoke": Preset(
+        FaceOracleConfig(image_size=32, widths=(4, 4, 8, 8, 8), n_features=16),
+        data={"size": 32, "length": 200, "identities": "all"},
+        source="faces",
+        run=RunSettings(steps=4, batch_size=8, log_every=2, snapshot_every=2),
+    ),
+    "laptop": Preset(
+        FaceOracleConfig(),
+        data={"size": 64, "length": 200_000, "seed": 1, "identities": "all"},
+        source="faces",
+        run=RunSettings(steps=6000, batch_size=32, ema_decay=0.99, decay_from=0.3, log_every=50, snapshot_every=500),
+    ),
+}
+
+# ---- the label-relevant VAE, and what it is compared with -------------------------------------------------------------------
+
+# What all but the published presets change. Adam moves a parameter by at most its rate at each step: in runs this short the
+# published rate would leave the variances near 1, where they start, and samples would fall between the classes.
+_QUICK = {"mixture_rate": 5e-3}
+
+_GMVAE = {
+    "smoke": Preset(
+        GMVAEConfig(
+            n_classes=len(SHAPES), encoder=((4, 2), (8, 2), (8, 2)), encoder_head=16, decoder_start=8,
+            decoder=((8, 2), (8, 2), (4, 2)), discriminator=((4, 2), (8, 2)), discriminator_head=16, label="shape",
+            z_s_dim=4, z_u_dim=4, classifier_width=8, **_QUICK,
+        ),
+        data={"size": 32, "length": 200},
+        run=RunSettings(steps=6, batch_size=8, log_every=3, snapshot_every=3),
+    ),
+    # What notebook 06 trains in front of the reader: the paper's toy, 50 epochs of stage two.
+    "moons": Preset(
+        GMVAEConfig(
+            network="mlp", image_size=2, n_classes=3, encoder=((32, 1), (64, 1)), encoder_head=64, decoder_start=64,
+            decoder=((64, 1), (32, 1)), discriminator=((32, 1), (64, 1)), discriminator_head=64, z_s_dim=2, z_u_dim=2,
+            classifier_width=64, mixture_decay_every=1500, **_QUICK,
+        ),
+        data={"length": 3000},
+        source="moons",
+        run=RunSettings(steps=4650, batch_size=96, ema_decay=0.99, log_every=150, snapshot_every=4650),
+    ),
+    "digits": Preset(
+        GMVAEConfig(
+            encoder=((16, 2), (32, 2), (64, 2)), encoder_head=128, decoder_start=64, decoder=((48, 2), (32, 2), (16, 2)),
+            discriminator=((16, 2), (32, 2), (64, 2)), discriminator_head=128, z_s_dim=8, z_u_dim=16, classifier_width=64,
+            mixture_decay_every=1500, **_QUICK,
+        ),
+        source="digits",
+        run=RunSettings(steps=4500, batch_size=64, ema_decay=0.99, log_every=75, snapshot_every=750),
+    ),
+    "laptop": Preset(
+        GMVAEConfig(
+            image_size=64, n_classes=len(SHAPES), encoder=((24, 2), (48, 2), (96, 2), (128, 2)), encoder_head=256,
+            decoder_start=128, decoder=((96, 2), (64, 2), (32, 2), (16, 2)), label="shape",
+            discriminator=((24, 2), (48, 2), (96, 2), (128, 2)), discriminator_head=256, z_s_dim=16, z_u_dim=32,
+            mixture_decay_every=6000, **_QUICK,
+        ),
+        data={"size": 64, "length": 50_000},
+        run=RunSettings(steps=18_000, batch_size=32, ema_decay=0.998, decay_from=0.6, log_every=75, snapshot_every=750),
+    ),
+    # The digits stand where CIFAR-10 stood: as many classes, as many pixels.
+    "paper_cifar": Preset(GMVAEConfig(), source="digits", run=RunSettings(steps=960_000, batch_size=96)),
+    # Published for 530 identities of FaceScrub, and unchanged for 200 birds. VGG-16 with BatchNorm and its last fully connected
+    # layers replaced by one of 1024 units and the codes; "inverse" for the decoder is taken literally.
+    "paper_faces": Preset(
+        GMVAEConfig(
+            network="vgg", image_size=64, n_classes=len(TEXTURES), label="texture", z_s_dim=512, z_u_dim=256,
+            encoder=(
+                (64, 1), (64, 2), (128, 1), (128, 2), (256, 1), (256, 1), (256, 2), (512, 1), (512, 1), (512, 2),
+                (512, 1), (512, 1), (512, 2),
+            ),
+            decoder_head=1024, decoder_start=512,
+            decoder=(
+                (512, 2), (512, 1), (512, 1), (512, 2), (512, 1), (256, 1), (256, 2), (256, 1), (128, 1), (128, 2), (64, 1),
+                (64, 2),
+            ),
+            discriminator=((64, 2), (128, 2), (256, 1), (256, 2), (512, 1), (512, 2), (512, 2)), discriminator_pool=True,
+            discriminator_head=1024,
+        ),
+        data={"size": 64, "length": 50_000},
+        run=RunSettings(steps=960_000, batch_size=96),
+    ),
+}  # fmt: skip
+
+
+def _compared(kind: str, preset: str) -> Preset:
+    """A baseline of the same networks, with one code as long as z_u, and as many updates as stage two makes."""
+    base = _GMVAE[preset]
+    same = {f.name: getattr(base.method, f.name) for f in fields(NetworkConfig)}
+    config = CVAEGANConfig(**same, kind=kind, z_dim=base.method.z_u_dim)
+    shorter = {name: getattr(base.run, name) // base.method.stage_one_updates for name in ("steps", "log_every")}
+    shorter["snapshot_every"] = min(base.run.snapshot_every, shorter["steps"])
+    return replace(base, method=config, run=replace(base.run, **shorter))
+
+
+_COMPARED = {kind: {name: _compared(kind, name) for name in _GMVAE} for kind in ("vae", "cvae", "cvaegan", "cgan")}
+
+PRESETS: dict[str, dict[str, Preset]] = {
+    "comgan": _COMGAN,
+    "ds_comgan": _DS_COMGAN,
+    "ds_comgan_segmenter": _SEGMENTER,
+    "finegan": _FINEGAN,
+    "infogan": _INFOGAN,
+    "gmvae": _GMVAE,
+    **_COMPARED,
+    "mixnmatch_code": _CODE_MODE,
+    "mixnmatch": _MIXNMATCH,
+    "oracle": _ORACLE,
+    "face_oracle": _FACE_ORACLE,
+}

@@ -25,7 +25,7 @@ from traitlets import TraitError
 State = dict[str, object]
 Controls = Mapping[str, widgets.ValueWidget]
 
-_LABELS = "ABCDEFGH"
+LETTERS = "ABCDEFGH"
 _THUMBNAIL = 52  # pixels of the page
 _CSS = """
 <style>
@@ -83,6 +83,9 @@ class Panel:
     of a random picture: the panel starts with the first, shuffle shows the next, and the first `sources` of them
     are its pictures A, B, C …, from which any factor can be taken.
 
+    pictures: shown above the factors, under the letters A, B, C …, for a method that reads real pictures; upload(data) takes
+    the bytes of an image file that the user brings, and returns the picture that takes the last one's place.
+
     `state`, `png` and `strip` (caption -> PNG bytes) are what the panel shows; `error` says why the last change
     could not be drawn ("" if it was) while the picture before it stays. Only the very first picture raises.
     """
@@ -97,10 +100,16 @@ class Panel:
         sample: Callable[[int], State] | None = None,
         sources: int = 6,
         strip: Sequence[str] = (),
+        pictures: Sequence[np.ndarray] = (),
+        upload: Callable[[bytes], np.ndarray] | None = None,
         width: int = 320,
     ):
-        if not 0 <= sources <= len(_LABELS):
-            raise ValueError(f"sources must be 0 … {len(_LABELS)}, got {sources}")
+        if not 0 <= sources <= len(LETTERS):
+            raise ValueError(f"sources must be 0 … {len(LETTERS)}, got {sources}")
+        if len(pictures) > len(LETTERS):
+            raise ValueError(f"pictures must be at most {len(LETTERS)}, got {len(pictures)}")
+        if upload is not None and not len(pictures):
+            raise ValueError("an upload takes the last picture's place: give pictures")
         self.factors = {factor: tuple(controls) for factor, controls in factors.items()}
         self.controls: dict[str, widgets.ValueWidget] = {}
         for factor, controls in {**factors, "options": options or {}}.items():
@@ -113,6 +122,7 @@ class Panel:
                 self.controls[name] = control
         self._draw, self._follow, self._sample = draw, follow or (lambda state: {}), sample
         self._captions, self._held = tuple(strip), False
+        self._accept, self.thumbnails = upload, [_image(png(picture, 64), _THUMBNAIL) for picture in pictures]
         self._seed = max(1, sources)
         self.sources = [sample(seed) for seed in range(sources)] if sample else []
         for name, value in (sample(0) if sample else {}).items():
@@ -130,9 +140,9 @@ class Panel:
         }
         self.takers = {
             factor: widgets.ToggleButtons(
-                options=[(_LABELS[i], i) for i in range(len(self.sources))],
+                options=[(LETTERS[i], i) for i in range(len(self.sources))],
                 value=None,
-                tooltips=[f"take the {factor} of picture {_LABELS[i]}" for i in range(len(self.sources))],
+                tooltips=[f"take the {factor} of picture {LETTERS[i]}" for i in range(len(self.sources))],
                 style={"button_width": f"{_THUMBNAIL}px"},
             )
             for factor in (self.factors if self.sources else ())
@@ -196,6 +206,18 @@ class Panel:
             raise ValueError(f"source must be 0 … {len(self.sources) - 1}, got {source}")
         self.set(**{name: self.sources[source][name] for name in self.factors[factor]})
 
+    def upload(self, data: bytes) -> None:
+        """Put a picture of the user's own in the last one's place. What is no picture is one line of `error`."""
+        if self._accept is None:
+            raise ValueError("this panel takes no uploads")
+        try:
+            picture = self._accept(data)
+        except (ValueError, OSError) as error:
+            self._say(error)
+            return
+        self.thumbnails[-1].value = png(picture, 64)
+        self._update()
+
     def _put(self, name: str, value) -> None:
         control = self.controls[name]
         try:
@@ -228,13 +250,16 @@ class Panel:
             self._mark_sources()
             picture, *behind = map(png, self._pictures(self.state))
         except Exception as error:  # whatever a method raises must not end the panel
-            what = (str(error).splitlines() or [""])[0]
-            self.error = f"{type(error).__name__}: {what}"
+            self._say(error)
         else:
-            self.error = ""
+            self._say(None)
             self._image.value = picture
             for image, value in zip(self._strip.values(), behind, strict=True):
                 image.value = value
+
+    def _say(self, error: Exception | None) -> None:
+        what = (str(error).splitlines() or [""])[0]
+        self.error = "" if error is None else f"{type(error).__name__}: {what}"
         self._line.value = f'<span role="alert">{html.escape(self.error)}</span>' if self.error else ""
 
     def _follow_others(self) -> None:
@@ -267,6 +292,7 @@ class Panel:
         left = widgets.VBox([self._image, widgets.HBox(strip).add_class("tl-strip"), self._line]).add_class("tl-left")
         left.layout.width = f"{width + 4}px"
         groups = [self._sources_row()] if self.sources else []
+        groups += [self._pictures_row()] if self.thumbnails else []
         groups += [self._factor(factor, controls) for factor, controls in factors.items()]
         buttons = [_button("Reset", "undo", self.reset, "back to the first picture")]
         if self._sample is not None:
@@ -282,11 +308,24 @@ class Panel:
             tiles.append(_image(png(picture, 64), _THUMBNAIL))
         return widgets.HBox([_name("take from"), *tiles], layout={"margin": "0 0 5px"}).add_class("tl-head")
 
+    def _pictures_row(self) -> widgets.Widget:
+        tiles = [_tile(image, letter) for letter, image in zip(LETTERS, self.thumbnails, strict=False)]
+        if self._accept is not None:
+            chooser = widgets.FileUpload(
+                accept="image/*", description="yours", tooltip="a picture of your own, in the last place"
+            )
+            chooser.layout.width = "84px"
+            chooser.observe(lambda change: [self.upload(bytes(file.content)) for file in change.new], "value")
+            tiles.append(chooser)
+        return widgets.HBox([_name("pictures"), *tiles], layout={"margin": "0 0 5px"}).add_class("tl-head")
+
     def _factor(self, factor: str, controls: Controls) -> widgets.Widget:
         head = widgets.HBox([_name(factor), *([self.takers[factor]] if self.takers else [])]).add_class("tl-head")
         rows, narrow = [], []
         for control in controls.values():
             small = isinstance(control, widgets.FloatSlider)
+            if isinstance(control, widgets.ToggleButtons):
+                control.style.button_width = "38px"
             control.style.description_width = "58px" if small else "74px"
             control.layout.width = "232px" if small else "470px"
             (narrow if small else rows).append(control if small else control.add_class("tl-wide"))

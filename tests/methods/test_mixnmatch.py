@@ -1,0 +1,376 @@
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tutorial_lib.codes import Codes
+from tutorial_lib.data.birds import PaperBirds
+from tutorial_lib.methods.mixnmatch import (
+    CodeMode,
+    CodeModeConfig,
+    FeatureExtractor,
+    MixNMatch,
+    MixNMatchConfig,
+    PairDiscriminator,
+    gradient_penalty,
+    stitch,
+)
+from tutorial_lib.training.presets import PRESETS
+
+CODE = PRESETS["mixnmatch_code"]["smoke"].method
+BOTH = PRESETS["mixnmatch"]["smoke"].method
+
+
+def code_mode(**changes) -> CodeMode:
+    torch.manual_seed(0)
+    return CodeMode(replace(CODE, **changes))
+
+
+def both_modes(**changes) -> MixNMatch:
+    torch.manual_seed(0)
+    return MixNMatch(replace(BOTH, **changes))
+
+
+def weights(module: nn.Module) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+def same(before: list[torch.Tensor], after: list[torch.Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+@pytest.fixture(scope="module")
+def batch() -> dict[str, torch.Tensor]:
+    return PaperBirds(size=32, length=8, wander=1.0).batch(range(8))
+
+
+@pytest.fixture(scope="module")
+def pictures(batch) -> torch.Tensor:
+    return batch["image"].as_subclass(torch.Tensor)
+
+
+# ---- the published sizes
+
+
+def test_published_parameter_counts():
+    with torch.device("meta"):
+        model = CodeMode(CodeModeConfig())
+    counts = {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in ("generator", "encoders", "pairs")}
+    assert {name: round(n / 1e6, 2) for name, n in counts.items()} == {"generator": 13.50, "encoders": 77.17, "pairs": 17.75}
+
+
+def test_published_step_runs_on_a_processor_and_trains_every_network():
+    torch.manual_seed(0)
+    model = CodeMode(CodeModeConfig()).train()
+    before = {name: weights(network) for name, network in model.named_children()}
+    batch = PaperBirds(size=128, length=2, wander=1.0).batch(range(2))
+    losses = model.training_step(batch)
+    assert all(loss.isfinite() for loss in losses.values())
+    unchanged = [name for name, network in model.named_children() if same(before[name], weights(network))]
+    assert unchanged == []
+
+
+def test_published_extractor_has_the_size_of_the_parent_feature():
+    with torch.device("meta"):
+        assert FeatureExtractor(MixNMatchConfig())(torch.empty(1, 3, 128, 128)).shape == (1, 16, 128, 128)
+
+
+# ---- config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder_widths": (4,) * 6}, "encoder_widths halves a picture of 32 pixels 6 times"),
+        ({"reprediction": "some"}, "reprediction must be .* got 'some'"),
+        ({"paired": False, "reprediction": "none"}, "nothing gives the codes a meaning"),
+    ],
+)
+def test_wrong_config_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CODE, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"extractor_up": (8,)}, "one entry less than extractor_down"),
+        ({"feature_l1_weight": 0, "feature_adversarial_weight": 0}, "S needs one of"),
+    ],
+)
+def test_wrong_config_of_feature_mode_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(BOTH, **changes)
+
+
+# ---- encoders and pairs
+
+
+def test_encoded_codes_are_like_sampled_ones(pictures):
+    codes = code_mode().eval().encode(pictures)
+    sampled = code_mode().sample_codes(8)
+    assert all(getattr(codes, name).shape == getattr(sampled, name).shape for name in "zbpc")
+    for name in "bpc":
+        code = getattr(codes, name)
+        assert (code >= 0).all()
+        torch.testing.assert_close(code.sum(1), torch.ones(8))
+    assert codes.z.abs().max() < CODE.z_range
+
+
+def test_code_is_seen_through_noise(pictures):
+    noisy, silent = (PairDiscriminator(replace(CODE, code_noise=std), 6) for std in ((0.5, 0.3, 0.3), (0.0, 0.0, 0.0)))
+    code = torch.eye(6)[torch.arange(8) % 6]
+    assert not torch.equal(noisy(pictures, code), noisy(pictures, code))
+    assert torch.equal(silent(pictures, code), silent(pictures, code))
+
+
+class Linear(nn.Module):
+    """D(x, y) = <u, x> + <v, y>, whose gradients are u and v everywhere."""
+
+    def __init__(self, u: torch.Tensor, v: torch.Tensor):
+        super().__init__()
+        self.u, self.v = nn.Parameter(u), nn.Parameter(v)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ self.u + y @ self.v
+
+
+@pytest.mark.parametrize(("picture", "code", "penalty"), [(1.0, 1.0, 0.0), (3.0, 1.0, 4.0), (1.0, 0.5, 0.25), (0.0, 0.0, 2.0)])
+def test_gradient_penalty_by_hand(picture, code, penalty):
+    u, v = F.normalize(torch.randn(12), dim=0) * picture, F.normalize(torch.randn(5), dim=0) * code
+    pairs = [(torch.randn(4, 3, 2, 2), torch.randn(4, 5)) for _ in range(2)]
+    torch.testing.assert_close(gradient_penalty(Linear(u, v), *pairs), torch.tensor(penalty), atol=1e-4, rtol=1e-4)
+
+
+def test_gradient_penalty_is_taken_between_the_pairs_with_a_weight_for_each_input():
+    seen = []
+
+    class Watch(Linear):
+        def forward(self, x, y):
+            seen.append((x.detach(), y.detach()))
+            return super().forward(x, y)
+
+    real, fake = (torch.ones(50, 3, 2, 2), torch.ones(50, 5)), (torch.zeros(50, 3, 2, 2), torch.zeros(50, 5))
+    gradient_penalty(Watch(torch.randn(12), torch.randn(5)), real, fake)
+    x, y = (value.flatten(1) for value in seen[0])
+    assert torch.equal(x, x[:, :1].expand_as(x)) and torch.equal(y, y[:, :1].expand_as(y))  # one weight a sample
+    assert x.min() >= 0 and x.max() <= 1 and x.std() > 0.2
+    assert torch.corrcoef(torch.stack([x[:, 0], y[:, 0]]))[0, 1].abs() < 0.5  # not the same one for picture and code
+
+
+def test_gradient_penalty_trains_the_discriminator():
+    discriminator = Linear(torch.full((12,), 2.0), torch.full((5,), 2.0))
+    pairs = [(torch.randn(4, 3, 2, 2), torch.randn(4, 5)) for _ in range(2)]
+    optimizer = torch.optim.SGD(discriminator.parameters(), lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        gradient_penalty(discriminator, *pairs).backward()
+        optimizer.step()
+    torch.testing.assert_close(discriminator.u.norm(), torch.tensor(1.0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(discriminator.v.norm(), torch.tensor(1.0), atol=1e-3, rtol=0)
+
+
+def test_pair_losses_of_the_two_sides_are_opposite(pictures, monkeypatch):
+    model = code_mode(code_noise=(0.0, 0.0, 0.0), gradient_penalty=0.0)
+    codes, encoded = model.sample_codes(8), model.encode(pictures)
+    fake = model.generate(codes).image
+    of_judges = model.update_pairs(pictures, encoded, fake, codes)["d_pairs"]
+    model = code_mode(code_noise=(0.0, 0.0, 0.0))  # before the update
+    of_others = sum(model.pair_losses(pictures, encoded, fake, codes).values())
+    torch.testing.assert_close(of_others, -of_judges)
+
+
+# ---- training of code mode
+
+
+@pytest.mark.parametrize("changes", [{}, {"paired": False}, {"reprediction": "tied"}, {"reprediction": "none"}])
+def test_step_has_finite_named_losses(changes, batch):
+    losses = code_mode(**changes).train().training_step(batch)
+    assert all(loss.isfinite() for loss in losses.values())
+    names = {"no_pairs": "paired" in changes, "no_reprediction": changes.get("reprediction") == "none"}
+    assert ("pair_z" in losses) != names["no_pairs"] and ("reconstruction" in losses) == names["no_pairs"]
+    assert all((f"re_{name}" in losses) != names["no_reprediction"] for name in "zbpc")
+
+
+def test_step_trains_every_network(batch):
+    model = code_mode().train()
+    before = {name: weights(network) for name, network in model.named_children()}
+    model.training_step(batch)
+    assert [name for name, network in model.named_children() if same(before[name], weights(network))] == []
+
+
+def test_generators_update_leaves_the_pair_discriminators_alone(batch, pictures):
+    model = code_mode().train()
+    codes, before = model.sample_codes(8), weights(model.pairs)
+    model.update_generator(model.pair_losses(pictures, model.encode(pictures), model.generate(codes).image, codes))
+    assert same(before, weights(model.pairs))
+    assert all(parameter.requires_grad for parameter in model.pairs.parameters())
+
+
+def test_reprediction_trains_the_encoders_only(batch):
+    model = code_mode().train()
+    sum(model.reprediction_losses(8).values()).backward()
+    assert all(parameter.grad is None for parameter in model.generator.parameters())
+    assert all(parameter.grad is not None for parameter in model.encoders.parameters())
+
+
+@pytest.mark.parametrize(("reprediction", "tied"), [("untied", False), ("tied", True)])
+def test_reprediction_draws_its_codes(reprediction, tied, monkeypatch):
+    model, asked = code_mode(reprediction=reprediction), []
+    draw = model.sample_codes
+    monkeypatch.setattr(model, "sample_codes", lambda n, tied: (asked.append(tied), draw(n, tied=tied))[1])
+    model.reprediction_losses(4)
+    assert asked == [tied]
+
+
+def test_reprediction_losses_by_hand(monkeypatch):
+    model = code_mode(reprediction_weights=(1.0, 2.0, 3.0, 4.0))
+    codes = model.sample_codes(4)
+    monkeypatch.setattr(model, "sample_codes", lambda n, tied: codes)
+    for name, encoder in model.encoders.items():  # perfect but for z, which is off by one half
+        right = codes.z + 0.5 if name == "z" else 100 * getattr(codes, name)
+        monkeypatch.setattr(encoder, "forward", lambda images, right=right: right)
+    losses = model.reprediction_losses(4)
+    torch.testing.assert_close(losses["re_z"], torch.tensor(0.5))
+    monkeypatch.setattr(model.encoders["c"], "forward", lambda images: torch.zeros_like(codes.c))
+    torch.testing.assert_close(model.reprediction_losses(4)["re_c"], 4 * torch.tensor(float(codes.c.shape[1])).log())
+
+
+# ---- mixing
+
+
+def test_each_factor_comes_from_its_own_picture(pictures):
+    model = code_mode().eval()
+    a, b, c, d = pictures[:4].split(1)
+    mixed = model.mix(background=a, texture=b, shape=c, pose=d)
+    codes = Codes(model.encode(d).z, model.encode(a).b, model.encode(c).p, model.encode(b).c)
+    torch.testing.assert_close(mixed.image, model.generate(codes).image)
+
+
+def test_pictures_codes_and_indices_mean_the_same(pictures):
+    model = code_mode().eval()
+    codes = model.sample_codes(3)
+    codes.b, codes.p, codes.c = (torch.eye(n)[[1, 1, 1]] for n in model.code_sizes)
+    by_codes = model.mix(background=codes, texture=codes, shape=codes, pose=codes)
+    by_index = model.mix(background=1, texture=1, shape=1, pose=codes)
+    torch.testing.assert_close(by_codes.image, model.generate(codes).image)
+    torch.testing.assert_close(by_index.image, by_codes.image)
+
+
+def test_one_picture_goes_with_many(pictures):
+    model = both_modes().eval()
+    assert model.mix(background=pictures[:1], texture=2, shape=pictures, pose=pictures[0]).image.shape == (8, 3, 32, 32)
+    assert model.mix(background=pictures, texture=2, shape=pictures[:1], mode="feature").image.shape == (8, 3, 32, 32)
+
+
+def test_feature_mode_draws_from_the_extracted_feature(pictures):
+    model = both_modes().eval()
+    a, b, c = pictures[:3].split(1)
+    mixed = model.mix(background=a, texture=b, shape=c, mode="feature")
+    expected = model.generator(model.encode(a).mix(texture=model.encode(b)), model.extractor(c))
+    torch.testing.assert_close(mixed.image, expected.image)
+
+
+def test_shape_from_codes_in_feature_mode_is_the_generators_own_feature():
+    model = both_modes().eval()
+    codes = model.sample_codes(2)
+    mixed = model.mix(background=codes, texture=codes, shape=codes, mode="feature")
+    torch.testing.assert_close(mixed.image, model.generate(codes).image)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": "sketch"}, "mode must be 'code' or 'feature', got 'sketch'"),
+        ({"shape": 3}, "shape: p is an index from 0 to 2"),
+        ({"texture": -1}, "texture: c is an index from 0 to"),
+        ({"pose": 1}, "pose: z is continuous and has no index"),
+        ({"pose": None}, "code mode needs a pose"),
+        ({"background": torch.zeros(2, 3, 32, 32), "shape": torch.zeros(3, 3, 32, 32)}, "background: 2 .* do not go with 3"),
+        ({"background": torch.zeros(1, 3, 8, 8)}, "16"),
+        ({"mode": "feature"}, "the pose comes with the shape"),
+        ({"mode": "feature", "pose": None}, "code mode only: feature mode needs the second stage"),
+    ],
+)
+def test_what_cannot_be_mixed_is_named(changes, message, pictures):
+    model = code_mode(n_parents=3).eval()
+    sources = {"background": 0, "texture": 0, "shape": 0, "pose": pictures[:1]} | changes
+    with pytest.raises(ValueError, match=message):
+        model.mix(**sources)
+
+
+def test_index_has_no_pose_in_feature_mode(pictures):
+    with pytest.raises(ValueError, match="an index has no pose"):
+        both_modes().eval().mix(background=0, texture=0, shape=1, mode="feature")
+
+
+def test_codes_of_another_model_are_refused():
+    other = code_mode(n_children=30).sample_codes(1)
+    with pytest.raises(ValueError, match="texture: this model's c has 24 entries, got 30"):
+        code_mode().eval().mix(background=0, texture=other, shape=0, pose=other)
+
+
+@pytest.mark.parametrize("keep", ["background", "object"])
+def test_stitching_keeps_the_pictures_own_pixels(keep, pictures):
+    stages = both_modes().eval().mix(background=0, texture=0, shape=pictures, mode="feature")
+    for name in ("parent_mask", "child_mask"):
+        setattr(stages, name, (getattr(stages, name) > 0.5).float())
+    result, kept = stitch(stages, pictures, keep), (stages.mask == 0) == (keep == "background")
+    torch.testing.assert_close(result, torch.where(kept, pictures, stages.image))
+
+
+def test_stitching_keeps_one_of_two():
+    with pytest.raises(ValueError, match="keep must be 'background' or 'object', got 'bird'"):
+        stitch(both_modes().generate(both_modes().sample_codes(1)), torch.zeros(1, 3, 32, 32), "bird")
+
+
+# ---- training of feature mode
+
+
+def test_second_stage_trains_extractor_and_critic_only(batch):
+    model = both_modes().train()
+    model.training_step(batch)
+    before = {name: [value.clone() for value in network.state_dict().values()] for name, network in model.named_children()}
+    model.training_step(batch)
+    changed = {name for name, network in model.named_children() if not same(before[name], list(network.state_dict().values()))}
+    assert changed == {"extractor", "feature_critic"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, {"d_feature", "g_feature", "feature_l1"}),
+        ({"feature_l1_weight": 0.0}, {"d_feature", "g_feature"}),
+        ({"feature_adversarial_weight": 0.0}, {"feature_l1"}),
+    ],
+)
+def test_ablations_of_the_second_stage_leave_losses_out(changes, names, batch):
+    assert both_modes(**changes).train().training_step(batch).keys() == names
+
+
+def test_one_batch_in_five_has_soft_parents(batch, monkeypatch):
+    model, soft = both_modes().train(), []
+    draw = model.generator.forward
+
+    def watch(codes):
+        soft.append(bool((codes.p.amax(1) < 1).all()))
+        return draw(codes)
+
+    monkeypatch.setattr(model.generator, "forward", watch)
+    for _ in range(10):
+        model.training_step(batch)
+    assert soft == [True, False, False, False, False] * 2
+
+
+def test_second_stage_learns_the_features_of_generated_pictures(batch):
+    model = both_modes(feature_adversarial_weight=0.0).train()
+    codes = model.sample_codes(8)
+    first, *_, last = (float(model.training_step(batch, codes)["feature_l1"]) for _ in range(60))
+    assert last < 0.5 * first
+
+
+def test_finished_networks_stay_in_eval_mode():
+    model = both_modes().train()
+    assert model.extractor.training and not model.generator.training and not model.encoders.training

@@ -1,0 +1,458 @@
+"""MixNMatch: the four codes of a real picture, and a new picture from the codes of several.
+
+Li, Singh, Ojha & Lee, "MixNMatch: Multifactor Disentanglement and Encoding for Conditional Image Generation", CVPR 2020.
+
+    code mode     four encoders E read z, b, p and c off a picture; FineGAN's generator G draws from them
+    feature mode  S reads the parent feature phi(p, z) off a picture, pixel by pixel; G draws from S(x), b and c
+
+The file follows the paper: config, encoders, image-code discriminators, losses and training step of code mode (sections 3.2
+and 3.3), then the extractor S, its losses and its training step (section 3.4). `CodeMode` is a FineGAN with more networks and
+losses; `MixNMatch` is a trained `CodeMode` with S.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutorial_lib.codes import NAMES, Codes
+from tutorial_lib.data.pictures import as_pictures
+from tutorial_lib.layers import ResidualBlock, add_spectral_norm, conv3x3, orthogonal_init, same_block
+from tutorial_lib.methods.finegan import FineGAN, FineGANConfig, Stages, critic_loss, generator_loss
+
+# ---- config ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CodeModeConfig(FineGANConfig):
+    """Constants of code mode; the defaults are the published ones for birds at 128 x 128."""
+
+    # Encoders: channels of the stride-2 convolutions, then of the 3x3 convolutions; z lies within ± z_range.
+    encoder_widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    encoder_head: int = 512
+    z_range: float = 4.0
+    # Image-code discriminators: channels of the stride-2 convolutions; length of what an image and a code become.
+    pair_widths: tuple[int, ...] = (16, 32, 64, 128, 256)
+    pair_head: int = 512
+    code_noise: tuple[float, float, float] = (0.5, 0.3, 0.3)  # standard deviation before each linear layer of a code
+    gradient_penalty: float = 10.0
+    # Weights of predicting z, b, p and c back from generated pictures, and whether those have p = p(c) and b = b(c).
+    reprediction_weights: tuple[float, float, float, float] = (5.0, 5.0, 10.0, 10.0)
+    reprediction: Literal["untied", "tied", "none"] = "untied"
+    # False: no image-code discriminators. The codes of a picture go straight into G, which should redraw it (L1).
+    paired: bool = True
+    reconstruction_weight: float = 10.0  # of that L1; the paper names none
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("encoder_widths", "pair_widths"):
+            if self.image_size >> len(getattr(self, name)) < 1:
+                raise ValueError(f"{name} halves a picture of {self.image_size} pixels {len(getattr(self, name))} times")
+        if self.reprediction not in ("untied", "tied", "none"):
+            raise ValueError(f"reprediction must be 'untied', 'tied' or 'none', got {self.reprediction!r}")
+        if not self.paired and self.reprediction == "none":
+            raise ValueError("without paired discriminators and without reprediction nothing gives the codes a meaning")
+
+
+@dataclass(frozen=True)
+class MixNMatchConfig(CodeModeConfig):
+    """Constants of both modes; the defaults are the published ones."""
+
+    # S: channels at full size, after each stride-2 convolution, and after each transposed one but the last.
+    extractor_same: tuple[int, int] = (32, 32)
+    extractor_down: tuple[int, ...] = (32, 64, 128, 256, 512, 512)
+    extractor_up: tuple[int, ...] = (256, 512, 256, 128, 64)
+    feature_critic: tuple[tuple[int, int], ...] = ((32, 2), (64, 2), (128, 1))  # (channels, stride) of its 4x4 convolutions
+    feature_size: int = 126  # features are resized to this for the critic
+    soft_parent_every: int = 5  # one batch in so many has a random soft p
+    feature_l1_weight: float = 1.0  # of |S(G(y)) - phi|
+    feature_adversarial_weight: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self.extractor_up) != len(self.extractor_down) - 1:
+            raise ValueError(
+                f"extractor_up needs one entry less than extractor_down: {len(self.extractor_up)}, {len(self.extractor_down)}"
+            )
+        if self.image_size >> len(self.extractor_down) < 1:
+            raise ValueError(f"extractor_down halves a picture of {self.image_size} pixels {len(self.extractor_down)} times")
+        if not self.feature_l1_weight and not self.feature_adversarial_weight:
+            raise ValueError("S needs one of feature_l1_weight and feature_adversarial_weight")
+
+
+# ---- encoders -------------------------------------------------------------------------------------------------------------
+
+
+class Encoder(nn.Module):
+    """A picture -> what one code is made of: logits of b, p or c, or z itself, which lies within ± `bound`."""
+
+    def __init__(self, config: CodeModeConfig, code_dim: int, bound: float | None = None):
+        super().__init__()
+        self.bound = bound
+        layers, channels = [], 3
+        for i, width in enumerate(config.encoder_widths):
+            layers += [nn.Conv2d(channels, width, 4, 2, 1, bias=False)]
+            layers += [nn.BatchNorm2d(width)] if i else []
+            layers += [nn.LeakyReLU(0.2)]
+            channels = width
+        for _ in range(2):
+            width = config.encoder_head
+            layers += [conv3x3(channels, width), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)]
+            channels = width
+        self.trunk = nn.Sequential(*layers)
+        self.head = nn.Conv2d(channels, code_dim, config.image_size >> len(config.encoder_widths))
+        orthogonal_init(self)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The penultimate features, flat: (B, n). What pictures are clustered by."""
+        return self.trunk(images).flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        code = self.head(self.trunk(images)).flatten(1)
+        return code if self.bound is None else self.bound * code.tanh()
+
+
+# ---- image-code discriminators --------------------------------------------------------------------------------------------
+
+
+class PairDiscriminator(nn.Module):
+    """Is this pair (picture, code) one of (real x, E(x)), high, or of (G(y), y), low?
+
+    The codes that are sampled are one-hot and those that are predicted are not; noise on the code hides that.
+    """
+
+    def __init__(self, config: CodeModeConfig, code_dim: int):
+        super().__init__()
+        layers, channels, width = [], 3, config.pair_head
+        for out in config.pair_widths:
+            layers += [nn.Conv2d(channels, out, 4, 2, 1), nn.LeakyReLU(0.2)]
+            channels = out
+        layers += [nn.Conv2d(channels, width, config.image_size >> len(config.pair_widths)), nn.LeakyReLU(0.2)]
+        self.image = nn.Sequential(*layers, nn.Flatten())
+        self.noise = config.code_noise
+        self.code = nn.ModuleList(nn.Linear(code_dim if i == 0 else width, width) for i in range(len(self.noise)))
+        self.joint = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.LeakyReLU(0.2), nn.Linear(2 * width, 1))
+        orthogonal_init(self)
+
+    def forward(self, images: Tensor, code: Tensor) -> Tensor:
+        """Scores (B,)."""
+        for std, linear in zip(self.noise, self.code, strict=True):
+            code = F.leaky_relu(linear(code + std * torch.randn_like(code)), 0.2)
+        return self.joint(torch.cat([self.image(images), code], 1)).flatten()
+
+
+def gradient_penalty(discriminator: nn.Module, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> Tensor:
+    """(|dD/dx| - 1)² + (|dD/dy| - 1)² at pairs (x, y) between real and fake ones, each input with a uniform weight of its own.
+
+    Gulrajani et al. 2017, for two inputs; both gradients come from one backward pass.
+    """
+    mixed = []
+    for a, b in zip(real, fake, strict=True):
+        weight = torch.rand(len(a), *[1] * (a.ndim - 1), device=a.device)
+        mixed.append(torch.lerp(b.detach().float(), a.detach().float(), weight).requires_grad_())
+    with torch.autocast(mixed[0].device.type, enabled=False):  # second derivatives in full precision
+        score = discriminator(*mixed).sum()
+        gradients = torch.autograd.grad(score, mixed, create_graph=True)
+    norms = [gradient.flatten(1).square().sum(1).add(1e-12).sqrt() for gradient in gradients]
+    return sum((norm - 1).square().mean() for norm in norms)
+
+
+# ---- code mode ------------------------------------------------------------------------------------------------------------
+
+
+class CodeMode(FineGAN):
+    """The first stage: FineGAN, four encoders and four image-code discriminators, trained together.
+
+    A batch is FineGAN's. In eval mode the model encodes, generates and mixes.
+    """
+
+    name = "mixnmatch_code"
+    averaged = ("generator", "encoders")
+    needs = ("generator",)  # of the checkpoint that a run starts from, if it starts from one
+
+    def __init__(self, config: CodeModeConfig):
+        super().__init__(config)
+        lengths = {"z": config.z_dim, "b": config.n_backgrounds, "p": config.n_parents, "c": config.n_children}
+        self.encoders = nn.ModuleDict(
+            {name: Encoder(config, n, config.z_range if name == "z" else None) for name, n in lengths.items()}
+        )
+        self.optimizers["generator"].add_param_group({"params": [*self.encoders.parameters()]})
+        if config.paired:
+            # One for each code: a single discriminator of all four would see by the ties between them which pair is real.
+            self.pairs = nn.ModuleDict({name: PairDiscriminator(config, n) for name, n in lengths.items()})
+            self.optimizers["pairs"] = torch.optim.Adam(self.pairs.parameters(), lr=config.learning_rate, betas=config.betas)
+            self._judges += [*self.pairs.parameters()]
+
+    # ---- codes and pictures
+
+    def encode(self, pictures: Any) -> Codes:
+        """The codes of real pictures: anything `data.pictures.as_pictures` takes."""
+        return self._encode(as_pictures(pictures, self.config.image_size).to(self.step.device))
+
+    def _encode(self, images: Tensor) -> Codes:
+        return Codes(*(self._read(name, images) for name in "zbpc"))
+
+    def _read(self, name: str, images: Tensor) -> Tensor:
+        read = self.encoders[name](images).float()
+        return read if name == "z" else read.softmax(1)
+
+    def mix(
+        self,
+        *,
+        background: Any,
+        texture: Any,
+        shape: Any,
+        pose: Any = None,
+        mode: Literal["code", "feature"] = "code",
+    ) -> Stages:
+        """A new picture: the background of one, the texture of another, and so on.
+
+        Each factor comes from pictures (anything `data.pictures.as_pictures` takes), from `Codes`, or is the index of a code
+        (pose has none). One picture, or index, goes with any number of others. In feature mode shape and pose come together,
+        from the pictures given as `shape`. Raises ValueError if numbers of pictures differ, an index is out of range, or the
+        mode asks for what the model does not have.
+        """
+        if mode not in ("code", "feature"):
+            raise ValueError(f"mode must be 'code' or 'feature', got {mode!r}")
+        sources = {"background": background, "texture": texture}
+        if mode == "feature":
+            if pose is not None:
+                raise ValueError("in feature mode the pose comes with the shape: give shape only, or mode='code'")
+            feature = self._feature(shape)
+            # The feature takes the place of p and z; the background stage still has its share of z.
+            codes = {"shape": feature.new_zeros(1, self.config.n_parents)}
+            indexed = isinstance(background, int)
+            codes["pose"] = feature.new_zeros(1, self.config.z_dim) if indexed else self._code("pose", background)
+        else:
+            if pose is None:
+                raise ValueError("code mode needs a pose: a picture or Codes")
+            feature, codes = None, {}
+            sources |= {"shape": shape, "pose": pose}
+        codes |= {factor: self._code(factor, source) for factor, source in sources.items()}
+
+        n = max(len(part) for part in (*codes.values(), *([] if feature is None else [feature])))
+        codes = Codes(**{NAMES[factor]: _repeated(factor, code, n) for factor, code in codes.items()})
+        return self.generator(codes, None if feature is None else _repeated("shape", feature, n))
+
+    def _code(self, factor: str, source: Any) -> Tensor:
+        """What a source says about one factor: a code (B, n)."""
+        name, device = NAMES[factor], self.step.device
+        length = self.config.z_dim if name == "z" else dict(zip("bpc", self.code_sizes, strict=True))[name]
+        if isinstance(source, Codes):
+            code = getattr(source, name).to(device)
+            if code.shape[1] != length:
+                raise ValueError(f"{factor}: this model's {name} has {length} entries, got {code.shape[1]}")
+            return code
+        if isinstance(source, int):
+            if name == "z":
+                raise ValueError("pose: z is continuous and has no index; give a picture or Codes")
+            if not 0 <= source < length:
+                raise ValueError(f"{factor}: {name} is an index from 0 to {length - 1}, got {source}")
+            return F.one_hot(torch.tensor([source], device=device), length).float()
+        return self._read(name, as_pictures(source, self.config.image_size).to(device))
+
+    def _feature(self, source: Any) -> Tensor:
+        raise ValueError(
+            f"this model ({self.name}) was trained in code mode only: feature mode needs the second stage, load('mixnmatch')"
+        )
+
+    # ---- training
+
+    def training_step(self, batch: dict[str, Tensor], codes: Codes | None = None) -> dict[str, Tensor]:
+        """One update of D_b, of D_c, of the image-code discriminators, and of G with E, Q_p and Q_c; returns the losses."""
+        config, image = self.config, self.check(batch["image"])
+        codes = self.sample_codes(len(image)) if codes is None else codes
+        fake, encoded = self.generator(codes), self._encode(image)
+        losses = self.update_background_critic(batch, fake.background.detach())
+        losses |= self.update_child_discriminator(image, fake.image.detach())
+        terms = self.background_losses(fake.background, codes) | self.object_losses(fake, codes)
+        if config.paired:
+            losses |= self.update_pairs(image, encoded, fake.image, codes)
+            terms |= self.pair_losses(image, encoded, fake.image, codes)
+        else:
+            redrawn = self.generator(encoded).image
+            terms["reconstruction"] = config.reconstruction_weight * F.l1_loss(redrawn, image)
+        if config.reprediction != "none":
+            terms |= self.reprediction_losses(len(image))
+        losses |= self.update_generator(terms)
+        self.step += 1
+        return losses
+
+    def update_pairs(self, image: Tensor, encoded: Codes, fake: Tensor, codes: Codes) -> dict[str, Tensor]:
+        """Eq. 2, the discriminators' side: D(x, E(x)) up, D(G(y), y) down, for each code y of z, b, p, c."""
+        distance, penalty = 0.0, 0.0
+        for name, discriminator in self.pairs.items():
+            real = image, getattr(encoded, name).detach()
+            generated = fake.detach(), getattr(codes, name)
+            distance = distance + discriminator(*generated).mean() - discriminator(*real).mean()
+            penalty = penalty + gradient_penalty(discriminator, real, generated)
+        self._update("pairs", distance + self.config.gradient_penalty * penalty)
+        return {"d_pairs": distance.detach(), "d_pairs_penalty": penalty.detach()}
+
+    def pair_losses(self, image: Tensor, encoded: Codes, fake: Tensor, codes: Codes) -> dict[str, Tensor]:
+        """Eq. 2, the other side: E and G make the two kinds of pair indistinguishable."""
+        losses = {}
+        for name, discriminator in self.pairs.items():
+            of_encoder = discriminator(image, getattr(encoded, name)).mean()
+            of_generator = discriminator(fake, getattr(codes, name)).mean()
+            losses[f"pair_{name}"] = of_encoder - of_generator
+        return losses
+
+    def reprediction_losses(self, n: int) -> dict[str, Tensor]:
+        """Eq. 3: E predicts the codes of n generated pictures. Only E learns from it: such combinations need not exist."""
+        config = self.config
+        with torch.no_grad():
+            codes = self.sample_codes(n, tied=config.reprediction == "tied")
+            images = self.generator(codes).image
+        losses = {"re_z": F.l1_loss(self.encoders["z"](images), codes.z)}
+        losses |= {f"re_{name}": F.cross_entropy(self.encoders[name](images), getattr(codes, name)) for name in "bpc"}
+        weights = dict(zip("zbpc", config.reprediction_weights, strict=True))
+        return {name: weights[name[-1]] * loss for name, loss in losses.items()}
+
+
+def _repeated(factor: str, part: Tensor, n: int) -> Tensor:
+    if len(part) not in (1, n):
+        raise ValueError(f"{factor}: {len(part)} pictures do not go with {n}; give one, or as many as of the others")
+    return part.expand(n, *part.shape[1:])
+
+
+def stitch(stages: Stages, pictures: Tensor, keep: Literal["background", "object"]) -> Tensor:
+    """The mix with a reference's own pixels outside (`keep="background"`) or inside (`"object"`) its mask.
+
+    For mixes in which only texture, or only background, is another than in the pictures (B, 3, H, W).
+    """
+    if keep not in ("background", "object"):
+        raise ValueError(f"keep must be 'background' or 'object', got {keep!r}")
+    drawn = stages.mask if keep == "background" else 1 - stages.mask
+    return stages.image * drawn + pictures * (1 - drawn)
+
+
+# ---- feature mode ---------------------------------------------------------------------------------------------------------
+
+
+class FeatureExtractor(nn.Module):
+    """S: a U-Net from a picture to the parent feature phi, of phi's size."""
+
+    def __init__(self, config: MixNMatchConfig):
+        super().__init__()
+        out = config.parent_widths[-1]
+        first, second = config.extractor_same
+        self.same = nn.Sequential(same_block(3, first), same_block(first, second))
+        widths = (second, *config.extractor_down)
+        self.down = nn.ModuleList(_down(a, b) for a, b in pairwise(widths))
+        self.up, channels = nn.ModuleList(), widths[-1]
+        for width, skip in zip((*config.extractor_up, out), reversed(widths[:-1]), strict=True):
+            self.up.append(_up(channels, width))
+            channels = width + skip
+        self.last = nn.Sequential(conv3x3(channels, out), ResidualBlock(out), ResidualBlock(out))
+        orthogonal_init(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        levels = [self.same(images)]
+        for down in self.down:
+            levels.append(down(levels[-1]))
+        x = levels.pop()
+        for up in self.up:
+            x = torch.cat([up(x), levels.pop()], 1)
+        return self.last(x)
+
+
+def _down(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 2 * out_channels, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * out_channels), nn.GLU(1)
+    )
+
+
+def _up(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ConvTranspose2d(in_channels, 2 * out_channels, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * out_channels), nn.GLU(1)
+    )
+
+
+class FeatureCritic(nn.Module):
+    """Does each patch of features come from phi? phi may not cover all real birds, but it covers their parts."""
+
+    def __init__(self, config: MixNMatchConfig):
+        super().__init__()
+        self.size = config.feature_size
+        layers, channels = [], config.parent_widths[-1]
+        for width, stride in config.feature_critic:
+            layers += [nn.Conv2d(channels, width, 4, stride), nn.LeakyReLU(0.2)]
+            channels = width
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 4))
+        orthogonal_init(self)
+        if config.spectral_norm:
+            add_spectral_norm(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """A map of logits (B, cells, cells)."""
+        if features.shape[-1] != self.size:
+            features = F.interpolate(features, size=(self.size, self.size), mode="bilinear", align_corners=False)
+        return self.layers(features)[:, 0]
+
+
+class MixNMatch(CodeMode):
+    """The second stage, and the whole model: generator and encoders of a trained `CodeMode`, frozen, and the extractor S.
+
+    A batch needs `image` only.
+    """
+
+    name = "mixnmatch"
+    averaged = ("extractor",)
+    needs = ("generator", "encoders")  # of the checkpoint that a run starts from
+
+    def __init__(self, config: MixNMatchConfig):
+        super().__init__(config)
+        for name, module in list(self.named_children()):
+            if name not in ("generator", "encoders"):
+                delattr(self, name)  # discriminators and readers: only the first stage trains
+            module.requires_grad_(False)
+        self.extractor, self.feature_critic = FeatureExtractor(config), FeatureCritic(config)
+        self.optimizers = {
+            name: torch.optim.Adam(getattr(self, name).parameters(), lr=config.learning_rate, betas=config.betas)
+            for name in ("feature_critic", "extractor")
+        }
+        self.train()
+
+    def train(self, mode: bool = True) -> MixNMatch:
+        """Generator and encoders are finished: they stay in eval mode."""
+        super().train(mode)
+        self.generator.eval()
+        self.encoders.eval()
+        return self
+
+    def _feature(self, source: Any) -> Tensor:
+        if isinstance(source, int):
+            raise ValueError("shape: feature mode reads shape and pose off one picture; an index has no pose")
+        if isinstance(source, Codes):
+            return self.generator.parent_feature(source)
+        return self.extractor(as_pictures(source, self.config.image_size).to(self.step.device))
+
+    def training_step(self, batch: dict[str, Tensor], codes: Codes | None = None) -> dict[str, Tensor]:
+        """One update of the patch critic and one of S; returns the losses. Codes are drawn without ties."""
+        config, image = self.config, self.check(batch["image"])
+        if codes is None:
+            codes = self.sample_codes(len(image), tied=False)
+            if int(self.step) % config.soft_parent_every == 0:
+                codes.p = torch.randn_like(codes.p).softmax(1)
+        with torch.no_grad():
+            fake = self.generator(codes)
+        read = self.extractor(image)
+        losses, terms = {}, {}
+        if config.feature_adversarial_weight:
+            judged = self.feature_critic(fake.feature), self.feature_critic(read.detach())
+            loss = critic_loss(*judged, config.hinge)
+            self._update("feature_critic", loss)
+            losses["d_feature"] = loss.detach()
+            terms["g_feature"] = config.feature_adversarial_weight * generator_loss(self.feature_critic(read), config.hinge)
+        if config.feature_l1_weight:
+            again = self.extractor(fake.image)
+            terms["feature_l1"] = config.feature_l1_weight * F.l1_loss(again, fake.feature)
+        self._update("extractor", sum(terms.values()))
+        self.step += 1
+        return losses | {name: loss.detach() for name, loss in terms.items()}

@@ -1,0 +1,105 @@
+"""MixNMatch at the table: each factor from one of several real pictures, from the user's own, or from a code."""
+
+import torch
+from ipywidgets import Checkbox, IntSlider, ToggleButtons
+from torch import Tensor
+
+from tutorial_lib.codes import NAMES, Codes
+from tutorial_lib.data.pictures import as_pictures
+from tutorial_lib.methods.mixnmatch import CodeMode, MixNMatch, stitch
+from tutorial_lib.widgets.panel import LETTERS, Panel, State, to_uint8
+
+STRIP = {"background": "background", "parent mask": "parent_mask", "parent": "parent", "child mask": "child_mask"}
+FACTORS = ("background", "shape", "pose", "texture")
+CODE = -1  # the choice of a code instead of a picture
+
+
+def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") -> Panel:
+    """Background, shape, pose and texture each from picture A, B, …, or from a code of its own.
+
+    pictures (N, 3, H, W): up to seven; one place more is kept for a picture that the user uploads. In feature mode the pose
+    comes with the shape, and the texture's or the background's own pixels can be kept (stitched) where the mask says so.
+    mode: the one to start with; "feature" needs a model with both. Raises ValueError if the model is in training mode.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode; call model.eval() first")
+    if not 1 <= len(pictures) < len(LETTERS):
+        raise ValueError(f"pictures must be 1 … {len(LETTERS) - 1}, got {len(pictures)}")
+    both = isinstance(model, MixNMatch)
+    if mode not in ("code", "feature") or (mode == "feature" and not both):
+        raise ValueError(f"mode must be {'code or feature' if both else 'code: the model has no other'}, got {mode!r}")
+    size = model.config.image_size
+    shown = [*as_pictures(pictures, size).split(1), as_pictures(pictures[:1], size)]  # the last is the upload's place
+
+    def read(picture: Tensor) -> tuple[Codes, Tensor | None]:
+        with torch.inference_mode():
+            return model.encode(picture), model.extractor(picture) if both else None
+
+    known = [read(picture) for picture in shown]
+
+    def code(state: State, factor: str) -> Tensor:
+        chosen = state[factor]
+        if chosen != CODE:
+            return getattr(known[chosen][0], NAMES[factor])
+        if factor == "pose":
+            random = torch.Generator().manual_seed(state["z"])
+            return torch.randn(1, model.config.z_dim, generator=random).to(model.step.device)
+        name = NAMES[factor]
+        n = dict(zip("bpc", model.code_sizes, strict=True))[name]
+        return torch.nn.functional.one_hot(torch.tensor([state[name]]), n).float().to(model.step.device)
+
+    @torch.inference_mode()
+    def draw(state: State):
+        codes = Codes(*(code(state, factor) for factor in ("pose", "background", "shape", "texture")))
+        feature = None
+        if state.get("feature") and state["shape"] != CODE:
+            feature = known[state["shape"]][1]
+            if state["background"] != CODE:
+                codes.z = known[state["background"]][0].z
+        stages = model.generator(codes, feature)
+        image = stages.image
+        if state.get("stitch") and feature is not None:
+            # What the shape's own picture shares with the mix is taken from it.
+            for factor, keep in (("background", "background"), ("texture", "object")):
+                if state[factor] == state["shape"]:
+                    image = stitch(stages, shown[state["shape"]], keep)
+        return to_uint8(image[0]), [to_uint8(getattr(stages, field)[0]) for field in STRIP.values()]
+
+    def upload(data: bytes):
+        shown[-1] = as_pictures(data, size)
+        known[-1] = read(shown[-1])
+        return to_uint8(shown[-1][0])
+
+    def follow(state: State) -> State:
+        return {"pose": state["shape"]} if state.get("feature") else {}
+
+    def sample(seed: int) -> State:
+        random = torch.Generator().manual_seed(seed)
+        chosen = torch.randint(len(pictures), (len(FACTORS),), generator=random).tolist()
+        return dict(zip(FACTORS, chosen, strict=True))
+
+    letters = [*((LETTERS[i], i) for i in range(len(shown))), ("code", CODE)]
+    sliders = dict(zip("bpc", model.code_sizes, strict=True)) | {"z": 10_000}
+
+    def controls(factor: str) -> dict:
+        name = NAMES[factor]
+        choice = ToggleButtons(options=letters, value=0, description="from")
+        return {factor: choice, name: IntSlider(0, min=0, max=sliders[name] - 1, description=f"{name}  code")}
+
+    options = {}
+    if both:
+        options["feature"] = Checkbox(
+            mode == "feature", description="feature mode: shape and pose, pixel by pixel", indent=False
+        )
+        options["stitch"] = Checkbox(False, description="stitch what stays", indent=False)
+    return Panel(
+        {factor: controls(factor) for factor in FACTORS},
+        draw,
+        options=options,
+        follow=follow,
+        sample=sample,
+        sources=0,
+        strip=tuple(STRIP),
+        pictures=[to_uint8(picture[0]) for picture in shown],
+        upload=upload,
+    )
