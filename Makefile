@@ -35,7 +35,7 @@ notebooks: setup ## run every notebook and store its outputs (one: NOTEBOOKS=not
 	  --ExecutePreprocessor.store_widget_state=False $(NOTEBOOKS)
 
 checkpoints: setup ## retrain what data/checkpoints ships (hours)
-	@echo "Retraining $(SHIPPED), then the ablations. On two free CPU cores about 30, 60, 30 and 15 minutes; less on a GPU."
+	@echo "Retraining $(SHIPPED), then the ablations. On one CPU core about 70, 80, 30 and 15 minutes; less on a GPU."
 	@echo "Ctrl-C stops with a snapshot; the same command goes on from there."
 	@mkdir -p data/checkpoints
 	@for name in $(SHIPPED); do \

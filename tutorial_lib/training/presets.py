@@ -23,23 +23,19 @@ from tutorial_lib.metrics.oracle import Oracle, OracleConfig
 from tutorial_lib.training.loop import RunSettings
 
 METHODS: dict[str, tuple[type, type[nn.Module]]] = {
-    "comgan": (ComGANConfig, ComGAN),
-    "ds_comgan": (DSComGANConfig, DSComGAN),
-    "ds_comgan_segmenter": (SegmenterConfig, Segmenter),
     "finegan": (FineGANConfig, FineGAN),
     "finegan_predictor": (CodePredictorConfig, CodePredictor),
     "infogan": (InfoGANConfig, InfoGAN),
-    "gmvae": (GMVAEConfig, GMVAE),
-    "vae": (CVAEGANConfig, CVAEGAN),
-    "cvae": (CVAEGANConfig, CVAEGAN),
-    "cvaegan": (CVAEGANConfig, CVAEGAN),
-    "cgan": (CVAEGANConfig, CVAEGAN),
     "mixnmatch_code": (CodeModeConfig, CodeMode),
     "mixnmatch": (MixNMatchConfig, MixNMatch),
+    "comgan": (ComGANConfig, ComGAN),
+    "ds_comgan": (DSComGANConfig, DSComGAN),
+    "ds_comgan_segmenter": (SegmenterConfig, Segmenter),
+    "gmvae": (GMVAEConfig, GMVAE),
+    **dict.fromkeys(("vae", "cvae", "cvaegan", "cgan"), (CVAEGANConfig, CVAEGAN)),
     "oracle": (OracleConfig, Oracle),
     "face_oracle": (FaceOracleConfig, FaceOracle),
 }
-
 
 DATA: dict[str, type[Dataset]] = {"birds": PaperBirds, "faces": PaperFaces, "digits": Digits, "moons": ThreeMoons}
 
@@ -446,15 +442,15 @@ def _compared(kind: str, preset: str) -> Preset:
 _COMPARED = {kind: {name: _compared(kind, name) for name in _GMVAE} for kind in ("vae", "cvae", "cvaegan", "cgan")}
 
 PRESETS: dict[str, dict[str, Preset]] = {
+    "finegan": _FINEGAN,
+    "infogan": _INFOGAN,
+    "mixnmatch_code": _CODE_MODE,
+    "mixnmatch": _MIXNMATCH,
     "comgan": _COMGAN,
     "ds_comgan": _DS_COMGAN,
     "ds_comgan_segmenter": _SEGMENTER,
-    "finegan": _FINEGAN,
-    "infogan": _INFOGAN,
     "gmvae": _GMVAE,
     **_COMPARED,
-    "mixnmatch_code": _CODE_MODE,
-    "mixnmatch": _MIXNMATCH,
     "oracle": _ORACLE,
     "face_oracle": _FACE_ORACLE,
 }
