@@ -83,7 +83,18 @@ def oracle() -> str:
     )
 
 
-TABLES = {"bars": bars, "paper": paper, "oracle": oracle}
+def faces() -> str:
+    """The face oracle on held-out draws."""
+    f = card("face_oracle")["figures"]
+    names = ("identity", "expression", "illumination", "gaze")
+    cells = [f"{100 * f[name]:.1f} %" for name in names] + [f"R² {f['strength']:.3f}"]
+    return (
+        f"| {' | '.join(names)} | strength |\n|---|---|---|---|---|\n"
+        f"| {' | '.join(cells)} |\n| bar: 98 % | 98 % | 98 % | 98 % | 0.98 |\n"
+    )
+
+
+TABLES = {"bars": bars, "paper": paper, "oracle": oracle, "faces": faces}
 
 
 def filled(text: str) -> str:

@@ -54,6 +54,8 @@ def test_up_conv_is_upsampling_then_convolution_in_values_and_gradients(size):
     repeated = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     expected = F.conv2d(repeated, layer.weight, padding=1)
     torch.testing.assert_close(layer(x), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected)
     weight = torch.randn_like(expected)
     inputs = (x, layer.weight)
     got = torch.autograd.grad((layer(x) * weight).sum(), inputs)

@@ -89,7 +89,8 @@ def run_training(preset: Preset, folder: Path, resume: bool) -> None:
     if history.interrupted:
         print(f"interrupted at step {history.records[-1]['step']} of {run.steps}; --resume --folder {folder} goes on")
         return
-    print(f"{history.seconds / 60:.1f} minutes; model {folder / 'model.safetensors'}, sample sheets {folder / 'samples'}")
+    sheets = f", sample sheets {folder / 'samples'}" if callbacks else ""
+    print(f"{history.seconds / 60:.1f} minutes; model {folder / 'model.safetensors'}{sheets}")
 
 
 @dataclass
