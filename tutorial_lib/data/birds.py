@@ -13,16 +13,16 @@ background in any pose, so "the texture of A on the shape of B" exists as a pict
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from tutorial_lib.data.batched import BatchedDataset
 from tutorial_lib.data.papercut import (
     blob,
     disc,
@@ -239,7 +239,7 @@ def render(scene: Scene, size: int = 64, *, style: Style = "paper") -> dict[str,
     return batch
 
 
-class PaperBirds(Dataset):
+class PaperBirds(BatchedDataset):
     """A data set of rendered birds; picture i depends on (seed, i) and on nothing else.
 
     An item is a dict; a batch has the same names with a leading axis B:
@@ -290,27 +290,6 @@ class PaperBirds(Dataset):
             away = uniform(self.seed + 15485863, torch.as_tensor(list(indices), dtype=torch.int64), 2).to(self.device) * 2 - 1
             view = render(scenes.replace(camera=away * self.wander), self.size)
             batch |= {"scene": view["image"], "scene_box": view["box"]}
-        return batch
-
-    def stream(self, batch_size: int = 32, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Tensor]]:
-        """Batches of the pictures start … stop - 1 in order; small batches stay in the processor's cache and render fastest."""
-        stop = len(self) if stop is None else stop
-        for first in range(start, stop, batch_size):
-            yield self.batch(range(first, min(first + batch_size, stop)))
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        def first(value: Tensor) -> Tensor:
-            return tv_tensors.wrap(value[0], like=value) if isinstance(value, tv_tensors.TVTensor) else value[0]
-
-        return {name: first(value) for name, value in self.batch([index]).items()}
-
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        """What a DataLoader calls to fetch a whole batch; use it with `collate_fn=PaperBirds.collate`."""
-        return self.batch(indices)
-
-    @staticmethod
-    def collate(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch as it is: it was rendered together."""
         return batch
 
 

@@ -7,14 +7,15 @@ channels, so that what is built for 32 x 32 photographs takes it as it is.
     batch = train.batch(range(16))   # image (16, 3, 32, 32) in [-1, 1], label (16,)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
+
+from tutorial_lib.data.batched import BatchedDataset
 
 N_CLASSES = 10
 SMALLEST = 8  # pixels a side of the scans
@@ -22,12 +23,14 @@ HELD_OUT = 0.2
 Split = Literal["train", "held_out"]
 
 
-class Digits(Dataset):
+class Digits(BatchedDataset):
     """One side of a fixed split: a fifth of the scans is held out, the same share of every digit. `seed` chooses the split.
 
     An item is a dict, a batch has the same names with a leading axis B: image (3, size, size) float in [-1, 1], ink is 1; label
     int64, 0 … 9. Raises ValueError for another split or a size below 8.
     """
+
+    stream_size = 128
 
     def __init__(self, split: Split = "train", seed: int = 0, size: int = 32):
         if split not in get_args(Split):
@@ -49,24 +52,6 @@ class Digits(Dataset):
             raise IndexError(f"digit {int(rows.min())} … {int(rows.max())} of a set of {len(self)}")
         image = F.interpolate(self.scans[rows], (self.size, self.size), mode="bilinear", align_corners=False)
         return {"image": image.repeat(1, 3, 1, 1), "label": self.labels[rows]}
-
-    def stream(self, batch_size: int = 128, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Tensor]]:
-        """Batches of the scans start … stop - 1 in order."""
-        stop = len(self) if stop is None else stop
-        for first in range(start, stop, batch_size):
-            yield self.batch(range(first, min(first + batch_size, stop)))
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: value[0] for name, value in self.batch([index]).items()}
-
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        """What a DataLoader calls to fetch a whole batch; use it with `collate_fn=Digits.collate`."""
-        return self.batch(indices)
-
-    @staticmethod
-    def collate(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch as it is: it was fetched together."""
-        return batch
 
 
 @cache

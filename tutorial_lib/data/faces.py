@@ -14,7 +14,7 @@ Left and right are the viewer's: gaze "left" looks to the left of the picture, i
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Literal, get_args
@@ -22,8 +22,8 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from tutorial_lib.data.batched import BatchedDataset
 from tutorial_lib.data.papercut import Points, blob, disc, grid, leaf, look_up, positions, rotation, strip, uniform, union
 
 EXPRESSIONS = ("neutral", "scream", "squint", "surprise")
@@ -129,7 +129,7 @@ def _check(scene: Scene) -> None:
             raise ValueError(f"{name} must lie in [{low}, 1], got {float(value.min()):g} … {float(value.max()):g}")
 
 
-class PaperFaces(Dataset):
+class PaperFaces(BatchedDataset):
     """A data set of rendered faces; picture i depends on (seed, i) and on nothing else.
 
     An item is a dict; a batch has the same names with a leading axis B: image (3, size, size) float in [-1, 1]; identity,
@@ -165,24 +165,6 @@ class PaperFaces(Dataset):
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Render the pictures `indices` together."""
         return render(self.scenes(indices), self.size)
-
-    def stream(self, batch_size: int = 32, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Tensor]]:
-        """Batches of the pictures start … stop - 1 in order; small batches stay in the processor's cache and render fastest."""
-        stop = len(self) if stop is None else stop
-        for first in range(start, stop, batch_size):
-            yield self.batch(range(first, min(first + batch_size, stop)))
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: value[0] for name, value in self.batch([index]).items()}
-
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        """What a DataLoader calls to fetch a whole batch; use it with `collate_fn=PaperFaces.collate`."""
-        return self.batch(indices)
-
-    @staticmethod
-    def collate(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch as it is: it was rendered together."""
-        return batch
 
 
 # ---- the people -----------------------------------------------------------------------------------------------------------

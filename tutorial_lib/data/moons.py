@@ -8,24 +8,26 @@ Three half circles of radius 1 stand beside each other, 2.2 apart, each open to 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from tutorial_lib.data.batched import BatchedDataset
 from tutorial_lib.data.papercut import uniform
 
 N_CLASSES = 3
 RADIUS, DISTANCE, NOISE = 1.0, 2.2, 0.15
 
 
-class ThreeMoons(Dataset):
+class ThreeMoons(BatchedDataset):
     """Point i depends on (seed, i) and on nothing else.
 
     An item is a dict, a batch has the same names with a leading axis B: image (2,) float, x and y (called as what a method is
     trained on is called in every data set); label int64, 0 … 2 from left to right.
     """
+
+    stream_size = 1000
 
     def __init__(self, length: int = 6000, seed: int = 0):
         if length < 1:
@@ -49,21 +51,3 @@ class ThreeMoons(Dataset):
         length = NOISE * (-2 * torch.log1p(-far)).sqrt()
         noise = torch.stack([(2 * math.pi * turn).cos(), (2 * math.pi * turn).sin()], 1) * length[:, None]
         return {"image": moon + noise, "label": label}
-
-    def stream(self, batch_size: int = 1000, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Tensor]]:
-        """Batches of the points start … stop - 1 in order."""
-        stop = len(self) if stop is None else stop
-        for first in range(start, stop, batch_size):
-            yield self.batch(range(first, min(first + batch_size, stop)))
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: value[0] for name, value in self.batch([index]).items()}
-
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        """What a DataLoader calls to fetch a whole batch; use it with `collate_fn=ThreeMoons.collate`."""
-        return self.batch(indices)
-
-    @staticmethod
-    def collate(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch as it is: it was fetched together."""
-        return batch

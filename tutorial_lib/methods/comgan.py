@@ -35,6 +35,7 @@ from tutorial_lib.methods.finegan import (
     ObjectDiscriminator,
     Stem,
     binary_entropy,
+    checked,
     critic_loss,
     generator_loss,
 )
@@ -259,13 +260,6 @@ class ComGAN(nn.Module):
         self.optimizers["generator"].step()
         self.step += 1
         return losses
-
-
-def checked(image: Tensor, size: int) -> Tensor:
-    """The pictures as they are; ValueError if they are not (B, 3, size, size)."""
-    if image.ndim != 4 or image.shape[1:] != (3, size, size):
-        raise ValueError(f"image must be (B, 3, {size}, {size}), got {tuple(image.shape)}")
-    return image
 
 
 @contextmanager

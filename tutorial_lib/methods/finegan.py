@@ -347,6 +347,13 @@ class CellReader(nn.Module):
 # ---- losses ---------------------------------------------------------------------------------------------------------------
 
 
+def checked(image: Tensor, size: int) -> Tensor:
+    """The pictures as they are; ValueError if they are not (B, 3, size, size)."""
+    if image.ndim != 4 or image.shape[1:] != (3, size, size):
+        raise ValueError(f"image must be (B, 3, {size}, {size}), got {tuple(image.shape)}")
+    return image
+
+
 def critic_loss(real: Tensor, fake: Tensor, hinge: bool, weights: Tensor | None = None) -> Tensor:
     """A discriminator's loss from logits. `weights` (like `real`) leave real cells out; the mean is over what remains.
 
@@ -490,7 +497,7 @@ class FineGAN(nn.Module):
 
         codes: those to use instead of drawing them.
         """
-        image = self.check(batch["image"])
+        image = checked(batch["image"], self.config.image_size)
         codes = self.sample_codes(len(image)) if codes is None else codes
         start, step = self.config.hard_negatives_from, int(self.step)
         if start is not None and step >= start and step % 2:
@@ -507,13 +514,6 @@ class FineGAN(nn.Module):
             losses |= self.update_generator(self.background_losses(fake.background, codes) | self.object_losses(fake, codes))
         self.step += 1
         return losses
-
-    def check(self, image: Tensor) -> Tensor:
-        """The pictures as they are; ValueError if they are not of the config's size."""
-        size = self.config.image_size
-        if image.ndim != 4 or image.shape[1:] != (3, size, size):
-            raise ValueError(f"image must be (B, 3, {size}, {size}), got {tuple(image.shape)}")
-        return image
 
     def update_background_critic(self, batch: dict[str, Tensor], fake: Tensor) -> dict[str, Tensor]:
         """D_b: real cells that see background only -> 1, fake cells -> 0; and which real cells see background only."""

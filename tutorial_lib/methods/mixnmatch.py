@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tutorial_lib.codes import NAMES, Codes
 from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.layers import ResidualBlock, add_spectral_norm, conv3x3, orthogonal_init, same_block
-from tutorial_lib.methods.finegan import FineGAN, FineGANConfig, Stages, critic_loss, generator_loss
+from tutorial_lib.methods.finegan import FineGAN, FineGANConfig, Stages, checked, critic_loss, generator_loss
 
 # ---- config ---------------------------------------------------------------------------------------------------------------
 
@@ -265,7 +265,7 @@ class CodeMode(FineGAN):
 
     def training_step(self, batch: dict[str, Tensor], codes: Codes | None = None) -> dict[str, Tensor]:
         """One update of D_b, of D_c, of the image-code discriminators, and of G with E, Q_p and Q_c; returns the losses."""
-        config, image = self.config, self.check(batch["image"])
+        config, image = self.config, checked(batch["image"], self.config.image_size)
         codes = self.sample_codes(len(image)) if codes is None else codes
         fake, encoded = self.generator(codes), self._encode(image)
         losses = self.update_background_critic(batch, fake.background.detach())
@@ -435,7 +435,7 @@ class MixNMatch(CodeMode):
 
     def training_step(self, batch: dict[str, Tensor], codes: Codes | None = None) -> dict[str, Tensor]:
         """One update of the patch critic and one of S; returns the losses. Codes are drawn without ties."""
-        config, image = self.config, self.check(batch["image"])
+        config, image = self.config, checked(batch["image"], self.config.image_size)
         if codes is None:
             codes = self.sample_codes(len(image), tied=False)
             if int(self.step) % config.soft_parent_every == 0:

@@ -235,13 +235,13 @@ def train(
 
     if folder is not None and accelerator.is_main_process:
         with averaged_weights(method, averaged):
-            card = {"data": _describe(data), "run": dataclasses.asdict(run), "processes": accelerator.num_processes}
-            card |= {
+            card = {
                 **(about or {}),
-                "steps": run.steps,
-                "images": run.steps * run.batch_size,
-                "seconds": round(history.seconds, 1),
+                "data": _describe(data),
+                "run": dataclasses.asdict(run),
+                "processes": accelerator.num_processes,
             }
+            card |= {"steps": run.steps, "images": run.steps * run.batch_size, "seconds": round(history.seconds, 1)}
             checkpoints.save(method, folder / "model.safetensors", card=card)
     accelerator.wait_for_everyone()
     return history

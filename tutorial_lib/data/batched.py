@@ -1,0 +1,41 @@
+"""What the rendered data sets have in common: pictures are made a batch at a time."""
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+
+class BatchedDataset(Dataset):
+    """A map-style data set made of `batch(indices)`, which gives a dict of tensors with a leading axis B, and `__len__`.
+
+    An item is a dict of the same names without that axis. A DataLoader fetches whole batches with `collate_fn=collate`.
+    """
+
+    stream_size = 32  # of the batches of `stream`: small ones stay in the processor's cache and render fastest
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The items `indices` together."""
+        raise NotImplementedError
+
+    def stream(self, batch_size: int | None = None, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Tensor]]:
+        """Batches of the items start … stop - 1 in order, `stream_size` each unless told."""
+        size, stop = batch_size or self.stream_size, len(self) if stop is None else stop
+        for first in range(start, stop, size):
+            yield self.batch(range(first, min(first + size, stop)))
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        def first(value: Tensor) -> Tensor:
+            return tv_tensors.wrap(value[0], like=value) if isinstance(value, tv_tensors.TVTensor) else value[0]
+
+        return {name: first(value) for name, value in self.batch([index]).items()}
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        """What a DataLoader calls to fetch a whole batch."""
+        return self.batch(indices)
+
+    @staticmethod
+    def collate(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch as it is: it was made together."""
+        return batch
