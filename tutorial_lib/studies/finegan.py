@@ -148,20 +148,26 @@ def evaluate(method: FineGAN, card: dict | None = None, *, samples: int = 5000) 
     return figures
 
 
-def reached(name: str, value: float) -> bool:
+def reached(name: str, value: float, bars: dict[str, tuple[str, float]] = BARS) -> bool:
     """Whether a figure is on the right side of its bar."""
-    sign, limit = BARS[name]
+    sign, limit = bars[name]
     return (value >= limit) == (sign == ">=")
+
+
+def beside_bars(figures: dict[str, float], bars: dict[str, tuple[str, float]]) -> list[str]:
+    """Lines of a table: the figures beside their bars, (">=" or "<=", limit) by name."""
+    lines = [f"{'PaperBirds':<24}{'measured':>10}{'bar':>10}"]
+    for name, value in figures.items():
+        bar = ""
+        if name in bars:
+            bar = "{} {:.2f}".format(*bars[name]) + ("" if reached(name, value, bars) else "  missed")
+        lines.append(f"{name:<24}{value:>10.0f}" if value > 1000 else f"{name:<24}{value:>10.3f}    {bar}")
+    return lines
 
 
 def table(figures: dict[str, float]) -> str:
     """The figures beside their bars, then beside the paper's."""
-    lines = [f"{'PaperBirds':<24}{'measured':>10}{'bar':>10}"]
-    for name, value in figures.items():
-        bar = ""
-        if name in BARS:
-            bar = "{} {:.2f}".format(*BARS[name]) + ("" if reached(name, value) else "  missed")
-        lines.append(f"{name:<24}{value:>10.0f}" if value > 1000 else f"{name:<24}{value:>10.3f}    {bar}")
+    lines = beside_bars(figures, BARS)
     lines += ["", f"{'the paper (photographs)':<24}{'birds':>10}{'dogs':>10}{'cars':>10}"]
     lines += [f"{name:<24}" + "".join(f"{value:>10.3f}" for value in row) for name, row in PAPER.items()]
     return "\n".join(lines)

@@ -25,8 +25,8 @@ from tutorial_lib.metrics.generation import extract, fid, inception_score, kid
 from tutorial_lib.metrics.mixing import keypoint_distance, texture_distance
 from tutorial_lib.metrics.oracle import Oracle
 from tutorial_lib.metrics.segmentation import iou
+from tutorial_lib.studies.finegan import beside_bars, generated_features
 from tutorial_lib.studies.finegan import cluster as cluster_posthoc
-from tutorial_lib.studies.finegan import generated_features
 from tutorial_lib.studies.oracle import HELD_OUT
 from tutorial_lib.training.checkpoints import folder as checkpoint_folder
 from tutorial_lib.training.checkpoints import load, start_from
@@ -206,22 +206,9 @@ def evaluate(method: MixNMatch, card: dict | None = None, *, samples: int = 5000
     return figures
 
 
-def reached(name: str, value: float) -> bool:
-    """Whether a figure is on the right side of its bar."""
-    sign, limit = BARS[name]
-    return (value >= limit) == (sign == ">=")
-
-
 def table(figures: dict[str, float]) -> str:
     """The figures beside their bars, then Table 3 and Tables 1 and 2 beside the paper's."""
-    lines = [f"{'PaperBirds':<28}{'measured':>10}{'bar':>10}"]
-    for name, value in figures.items():
-        if name.startswith("table3."):
-            continue
-        bar = ""
-        if name in BARS:
-            bar = "{} {:.2f}".format(*BARS[name]) + ("" if reached(name, value) else "  missed")
-        lines.append(f"{name:<28}{value:>10.3f}    {bar}")
+    lines = beside_bars({name: value for name, value in figures.items() if not name.startswith("table3.")}, BARS)
     lines += ["", f"{'Table 3':<20}{'keypoint L2':>12}{'texture χ²':>12}{'paper L2 (128)':>16}{'paper χ²':>10}"]
     for row, (shape, texture) in PAPER_TABLE3.items():
         ours = [figures.get(f"table3.{row}.{measure}", float("nan")) for measure in ("shape", "texture")]
