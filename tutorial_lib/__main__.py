@@ -108,8 +108,9 @@ class Evaluate:
 
     def __call__(self) -> None:
         study = find_study(self.method)
-        name = self.checkpoint or self.method
-        method = checkpoints.load(name, expect=self.method)
+        expected = getattr(study, "SHIPPED", self.method)
+        name = self.checkpoint or expected
+        method = checkpoints.load(name, expect=expected)
         with contextlib.redirect_stdout(sys.stderr):
             figures = study.evaluate(method, checkpoints.card(name))
         if self.save:
@@ -125,8 +126,8 @@ class Ablate:
     """Which method's."""
     folder: Path | None = None
     """Where to; data/results/METHOD_ablation if left out."""
-    steps: int = 1000
-    """Updates of each."""
+    steps: int | None = None
+    """Updates of each; as many as those that the course shows if left out."""
     seed: int = 0
     """Of weights, data and noise; the same for all."""
 
@@ -135,7 +136,8 @@ class Ablate:
         if not hasattr(study, "ablate"):
             raise ValueError(f"method: {self.method} has no ablations")
         folder = self.folder or checkpoints.folder().parent / "results" / f"{self.method}_ablation"
-        figures = study.ablate(folder, steps=self.steps, seed=self.seed)
+        steps = {} if self.steps is None else {"steps": self.steps}
+        figures = study.ablate(folder, **steps, seed=self.seed)
         print(f"{', '.join(figures)} in {folder}")
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from tutorial_lib.plots.grids import image_grid, stage_sheet, to_uint8
+from tutorial_lib.plots.grids import feature_sheet, image_grid, stage_sheet, to_uint8
 
 
 def labels(figure) -> tuple[list[str], list[str]]:
@@ -66,3 +66,18 @@ def test_the_callers_settings_are_left_alone():
     before = dict(plt.rcParams)
     image_grid(np.zeros((1, 2, 3, 8, 8), dtype=np.float32))
     assert dict(plt.rcParams) == before
+
+
+def test_each_channel_has_a_scale_of_its_own_and_rows_share_it():
+    ramp = torch.linspace(0, 1, 16).view(1, 1, 4, 4)
+    features = torch.cat([torch.cat([ramp, 0 * ramp]), 100 * torch.cat([0 * ramp, ramp])], 1)  # (2, 2, 4, 4)
+    canvas = feature_sheet(torch.zeros(2, 3, 8, 8), features).axes[0].images[0].get_array()
+    cell = [[canvas[9 * r : 9 * r + 8, 9 * c : 9 * c + 8, 0] for c in range(3)] for r in range(2)]  # 8 pixels, gaps of 1
+    for row, column in ((0, 1), (1, 2)):
+        assert cell[row][column].min() < 80 and cell[row][column].max() == 255
+        assert np.ptp(cell[1 - row][column]) == 0
+
+
+def test_features_of_another_number_of_pictures_are_refused():
+    with pytest.raises(ValueError, match="N = 2"):
+        feature_sheet(torch.zeros(2, 3, 8, 8), torch.zeros(3, 2, 4, 4))

@@ -120,4 +120,16 @@ def test_ablations_train_and_measure_every_row(monkeypatch, tmp_path, oracle):
     figures = study.ablate(tmp_path / "results" / "mixnmatch_ablation", steps=2, samples=20)
     assert figures.keys() == study.ABLATIONS.keys()
     assert study.stored_ablations() == figures
+    assert {path.stem for path in (tmp_path / "results" / "mixnmatch_ablation").glob("*.png")} == figures.keys()
+    monkeypatch.setattr(study, "train", None)  # nothing is trained twice
+    assert study.ablate(tmp_path / "results" / "mixnmatch_ablation", steps=2, samples=20) == figures
     assert set(study.PAPER_TABLE3) <= figures.keys() | {"finegan", "code", "feature"}
+
+
+def test_a_sheet_of_mixes_has_the_donors_above_and_the_truth_below(model):
+    (pair,) = study.pairs(32, 3)
+    sheet = study.mix_sheet(model, "feature", n=3)
+    assert sheet.shape == (4, 3, 3, 32, 32)
+    for row, part in ((0, pair.a), (1, pair.b), (3, pair.truth)):
+        assert torch.equal(sheet[row], part["image"].as_subclass(torch.Tensor))
+    assert 0 < (sheet[2] - sheet[3]).abs().mean() < 2

@@ -47,6 +47,27 @@ def stage_sheet(
     return _sheet([to_uint8(stage) for stage in stages.values()], list(stages), column_labels, title, cell)
 
 
+@styled
+def feature_sheet(
+    pictures: Tensor, features: Tensor, row_labels: Sequence[str] | None = None, title: str | None = None, cell: float = 0.7
+) -> NotebookFigure:
+    """Pictures (N, 3, H, W), and beside each its features (N, C, h, w), a cell a channel.
+
+    Each channel is drawn on a scale of its own, from its lowest 1 % (ink) to its highest (white), the same in all rows.
+    """
+    if len(pictures) != len(features) or features.ndim != 4:
+        raise ValueError(f"features must be (N, C, h, w) with N = {len(pictures)}, got {tuple(features.shape)}")
+    features = features.detach().float().cpu()
+    low, high = (features.movedim(1, 0).flatten(1).quantile(q, dim=1).view(1, -1, 1, 1) for q in (0.01, 0.99))
+    maps = ((features - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+    maps = torch.nn.functional.interpolate(maps, size=tuple(pictures.shape[2:]))
+    rows = [
+        np.concatenate([to_uint8(picture[None]), to_uint8(channels[:, None])])
+        for picture, channels in zip(pictures, maps, strict=True)
+    ]
+    return _sheet(rows, row_labels, ["", *(str(i) for i in range(features.shape[1]))], title, cell)
+
+
 def draw_grid(
     axes: Axes,
     rows: Sequence[np.ndarray],

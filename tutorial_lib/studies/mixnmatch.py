@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torchvision.utils import save_image
 
 from tutorial_lib.codes import Codes
 from tutorial_lib.data.birds import POSE, SHAPES, TEXTURES, PaperBirds, render
@@ -157,6 +158,11 @@ def encoding(model: CodeMode, n: int = 2000, seed: int = 0) -> dict[str, float]:
     return figures
 
 
+def code_config(config: CodeModeConfig) -> CodeModeConfig:
+    """The part of a config of both modes that is code mode's."""
+    return CodeModeConfig(**{name: getattr(config, name) for name in CodeModeConfig.__dataclass_fields__})
+
+
 def posthoc_encoders(finegan: FineGAN, config: CodeModeConfig, steps: int = 1000, seed: int = 0) -> CodeMode:
     """FineGAN with encoders fitted afterwards on its pictures alone: the baseline of Table 3, and the start of notebook 02."""
     with torch.random.fork_rng(devices=[]):
@@ -181,9 +187,8 @@ def evaluate(method: MixNMatch, card: dict | None = None, *, samples: int = 5000
     oracle, finegan = load("oracle"), load("finegan")
     method.eval()
     figures = encoding(method, min(2000, samples)) | four_donors(method, oracle, min(2000, samples))
-    code_config = CodeModeConfig(**{name: getattr(method.config, name) for name in CodeModeConfig.__dataclass_fields__})
     rows = {
-        "finegan": score_mixes(posthoc_encoders(finegan, code_config), oracle, "code", samples),
+        "finegan": score_mixes(posthoc_encoders(finegan, code_config(method.config)), oracle, "code", samples),
         "code": score_mixes(method, oracle, "code", samples),
         "feature": score_mixes(method, oracle, "feature", samples),
     }
@@ -233,22 +238,36 @@ ABLATIONS: dict[str, tuple[str, str, str, dict]] = {
 }
 
 
-def ablate(folder: Path, *, steps: int = 1000, seed: int = 0, samples: int = 2000) -> dict[str, dict[str, float]]:
+def ablate(folder: Path, *, steps: int = 600, seed: int = 0, samples: int = 2000) -> dict[str, dict[str, float]]:
     """Train every ablation for the same steps: those of code mode from the shipped FineGAN, those of feature mode from the
-    shipped generator and encoders. Writes figures.json into `folder` after each."""
+    shipped generator and encoders. Writes figures.json and a sheet of mixes after each; rows that are there already, of as many
+    steps and the same seed, are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    oracle, figures = load("oracle"), {}
+    oracle, path = load("oracle"), folder / "figures.json"
+    figures = json.loads(path.read_text()) if path.exists() else {}
     for row, (name, start, mode, change) in ABLATIONS.items():
+        if row in figures and (figures[row]["steps"], figures[row]["seed"]) == (steps, seed):
+            continue
         preset = PRESETS[name]["laptop"]
         torch.manual_seed(seed)
         model = build(replace(preset.method, **change))
         start_from(model, start, only=model.needs if mode == "feature" else None)  # S itself starts anew
         history = train(model, preset.dataset(), replace(preset.run, steps=steps, seed=seed), progress=False)
         with averaged_weights(model, history.averaged):
-            scores = score_mixes(model, oracle, mode, samples)
+            scores, sheet = score_mixes(model, oracle, mode, samples), mix_sheet(model, mode)
+        save_image((sheet.flatten(0, 1) + 1) / 2, folder / f"{row}.png", nrow=sheet.shape[1], padding=1, pad_value=1)
         figures[row] = {**scores, "seconds": history.seconds, "steps": steps, "seed": seed}
-        (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+        path.write_text(json.dumps(figures, indent=2) + "\n")
     return figures
+
+
+@torch.no_grad()
+def mix_sheet(model: CodeMode, mode: str, n: int = 10) -> Tensor:
+    """(4, n, 3, H, W): A, which gives background and texture; B, which gives shape and pose; the mix; the true one."""
+    (pair,) = pairs(model.config.image_size, n)
+    a, b, truth = (part["image"].as_subclass(Tensor) for part in (pair.a, pair.b, pair.truth))
+    pose = {} if mode == "feature" else {"pose": b}
+    return torch.stack([a, b, model.mix(background=a, texture=a, shape=b, mode=mode, **pose).image, truth])
 
 
 def stored_ablations() -> dict[str, dict[str, float]]:
