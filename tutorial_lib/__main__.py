@@ -245,12 +245,15 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if it went well, 2 (and one line on stderr) if what it was given was wrong."""
+    """Run a command; 0 if it went well, 2 (and one line on stderr) if what it was given was wrong, 130 if interrupted."""
     try:
         parse(sys.argv[1:] if arguments is None else list(arguments))()
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

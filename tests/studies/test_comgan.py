@@ -8,6 +8,7 @@ from tutorial_lib.methods.comgan import FAMILIES, LayerCodes
 from tutorial_lib.metrics.oracle import Reading
 from tutorial_lib.studies import comgan as study
 from tutorial_lib.studies.finegan import Generated
+from tutorial_lib.training.loop import History
 from tutorial_lib.training.presets import PRESETS, build
 
 REQUIRED = {
@@ -93,6 +94,13 @@ def test_every_run_is_trained_once_and_stored(smoke, monkeypatch):
     for name in ("train", "supervised_unet"):
         monkeypatch.setattr(study, name, None)  # nothing is trained twice
     assert study.ablate(smoke, steps=4, seeds=2, ds_steps=2, samples=100) == figures
+
+
+def test_an_interrupted_run_is_not_stored(smoke, monkeypatch):
+    monkeypatch.setattr(study, "train", lambda *args, **kwargs: History(interrupted=True))
+    with pytest.raises(KeyboardInterrupt):
+        study.ablate(smoke, steps=4)
+    assert study.stored_runs() == []
 
 
 def test_evaluation_has_every_figure(smoke):

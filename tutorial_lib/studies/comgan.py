@@ -209,7 +209,7 @@ def watch_families(folder: Path, *, steps: int, seeds: Iterable[int]) -> list[Wa
                     continue
                 torch.manual_seed(seed)
                 model = build(replace(preset.method, family=family, binary_weight=binary_weight))
-                history = train(model, preset.dataset(), replace(preset.run, steps=steps, seed=seed))
+                history = train(model, preset.dataset(), replace(preset.run, steps=steps, seed=seed)).whole()
                 with averaged_weights(model, history.averaged):
                     final, sheet = final_masks(model)
                 names = ("step", *(name for name in WATCHED if name in history.records[0]))
@@ -293,7 +293,7 @@ def ablate(
         preset = PRESETS["ds_comgan"]["laptop"]
         torch.manual_seed(seed)
         model = build(replace(preset.method, **change))
-        history = train(model, preset.dataset(), replace(preset.run, steps=ds_steps, seed=seed))
+        history = train(model, preset.dataset(), replace(preset.run, steps=ds_steps, seed=seed)).whole()
         with averaged_weights(model, history.averaged):
             figures[name] = drawn_figures(model, load("oracle"), samples)
             sheet = layer_sheet(model)

@@ -234,7 +234,7 @@ def ablate(folder: Path, *, steps: int = 1000, seed: int = 0) -> dict[str, dict[
     for name, (method_class, change) in ABLATIONS.items():
         torch.manual_seed(seed)
         model = method_class(replace(preset.method, **change))
-        history = train(model, preset.dataset(), run)
+        history = train(model, preset.dataset(), run).whole()
         with averaged_weights(model, history.averaged):
             figures[name] = {**where_codes_act(model), "seconds": history.seconds, "steps": steps, "seed": seed}
             sheet = ablation_sheet(model)

@@ -252,7 +252,7 @@ def ablate(folder: Path, *, steps: int = 600, seed: int = 0, samples: int = 2000
         torch.manual_seed(seed)
         model = build(replace(preset.method, **change))
         start_from(model, start, only=model.needs if mode == "feature" else None)  # S itself starts anew
-        history = train(model, preset.dataset(), replace(preset.run, steps=steps, seed=seed), progress=False)
+        history = train(model, preset.dataset(), replace(preset.run, steps=steps, seed=seed), progress=False).whole()
         with averaged_weights(model, history.averaged):
             scores, sheet = score_mixes(model, oracle, mode, samples), mix_sheet(model, mode)
         save_image((sheet.flatten(0, 1) + 1) / 2, folder / f"{row}.png", nrow=sheet.shape[1], padding=1, pad_value=1)

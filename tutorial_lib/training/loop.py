@@ -107,6 +107,12 @@ class History:
     seconds: float = 0.0
     """Training time, with that before a resume."""
 
+    def whole(self) -> History:
+        """This history, for those who measure what was trained. Raises KeyboardInterrupt if the run did not reach its end."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return self
+
 
 def train(
     method: nn.Module,
