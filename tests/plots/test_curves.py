@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tutorial_lib.plots.curves import metric_curves, read_log, series
+from tutorial_lib.plots.curves import compared_curves, metric_curves, read_log, series
 
 FLAT = [{"step": s, "images": 8 * s, "seconds": 0.1 * s, "critic": 1.0 / s, "generator": 2.0} for s in (50, 100, 150)]
 
@@ -42,3 +42,19 @@ def test_lines_need_a_step(metrics):
 def test_a_log_is_read_line_by_line(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in FLAT))
     assert read_log(tmp_path / "metrics.jsonl") == FLAT
+
+
+def test_runs_of_a_group_share_a_colour_and_have_a_mean():
+    one, other = {"step": [0, 1, 2], "a": [1.0, 2.0, 3.0]}, {"step": [0, 1, 2], "a": [3.0, 4.0, 5.0], "b": [0.0, 0.0, 1.0]}
+    figure = compared_curves({"first": [one, other], "second": [other]}, {"a": "A", "b": "B"})
+    left, right = figure.axes
+    assert [left.get_title(loc="left"), right.get_title(loc="left")] == ["A", "B"]
+    thin, thin_too, mean = left.lines[:3]
+    assert thin.get_color() == thin_too.get_color() == mean.get_color() != left.lines[3].get_color()
+    assert mean.get_ydata().tolist() == [2.0, 3.0, 4.0]
+    assert len(right.lines) == 4  # `one` has no b
+
+
+def test_nothing_to_compare_is_refused():
+    with pytest.raises(ValueError, match="at least one run"):
+        compared_curves({"first": []}, {"a": "A"})

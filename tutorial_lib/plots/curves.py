@@ -40,6 +40,43 @@ def metric_curves(
     return figure
 
 
+@styled
+def compared_curves(
+    groups: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], keys: Mapping[str, str], columns: int = 3
+) -> NotebookFigure:
+    """A panel for each key, by key and title: the runs of each group thin, in its colour, and their mean thick.
+
+    A run is its log by column: `step`, and a value a step under each key; runs that lack a key are left out of its panel.
+    """
+    if not any(groups.values()) or not keys:
+        raise ValueError(f"needs at least one run and one key, got groups {list(groups)} and keys {list(keys)}")
+    columns = min(columns, len(keys))
+    rows = math.ceil(len(keys) / columns)
+    figure = new_figure(2.6 * columns, 1.75 * rows + 0.3)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, (key, title) in zip(panels, keys.items(), strict=False):
+        for (name, runs), colour in zip(groups.items(), colours(len(groups)), strict=True):
+            drawn = [run for run in runs if key in run]
+            for run in drawn:
+                axes.plot(run["step"], run[key], color=colour, linewidth=0.5, alpha=0.45)
+            if drawn:
+                shortest = min(len(run[key]) for run in drawn)
+                mean = np.mean([run[key][:shortest] for run in drawn], axis=0)
+                window = max(1, shortest // 20)
+                smooth = np.convolve(mean, np.ones(window) / window, mode="valid")
+                start = (window - 1) // 2
+                axes.plot(drawn[0]["step"][start : start + len(smooth)], smooth, color=colour, label=name, linewidth=1.8)
+        axes.set_title(title, fontsize=8.5)
+        axes.grid(axis="y")
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.tick_params(labelsize=7, labelcolor=GREY, length=0)
+        axes.locator_params(nbins=4)
+    for axes in panels[len(keys) :]:
+        axes.set_visible(False)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(groups))
+    return figure
+
+
 def series(metrics: Sequence[Mapping], keys: Sequence[str] | None = None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Steps (T,) and each value (T,) of a metric log; NaN where a line lacks it."""
     lines = [{**line, **line.get("losses", {})} for line in metrics]
