@@ -185,6 +185,17 @@ def test_start_without_what_the_method_needs_is_named(tmp_path):
         checkpoints.start_from(presets.build(presets.PRESETS["mixnmatch"]["smoke"].method), path)
 
 
+def test_a_start_tells_the_whole_line_of_descent(tmp_path):
+    finegan = presets.build(presets.PRESETS["finegan"]["smoke"].method)
+    first = checkpoints.save(finegan, tmp_path / "first.safetensors", card={"steps": 3, "seconds": 1.5})
+    code_mode = presets.build(presets.PRESETS["mixnmatch_code"]["smoke"].method)
+    start = checkpoints.start_from(code_mode, first)
+    assert (start["method"], start["steps"], start["seconds"]) == ("finegan", 3, 1.5)
+    second = checkpoints.save(code_mode, tmp_path / "second.safetensors", card={"steps": 5, "start": start})
+    whole = checkpoints.start_from(presets.build(presets.PRESETS["mixnmatch"]["smoke"].method), second)
+    assert whole["steps"] == 5 and whole["start"] == start
+
+
 def test_start_from_other_sizes_says_both(tmp_path):
     path = checkpoints.save(presets.build(presets.PRESETS["finegan"]["live"].method), tmp_path / "f.safetensors", card={})
     with pytest.raises(checkpoints.CheckpointError, match="has shape .* this config expects"):

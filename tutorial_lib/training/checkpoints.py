@@ -104,9 +104,10 @@ def load(name_or_path: str | Path, *, expect: str | None = None) -> nn.Module:
     return method.eval()
 
 
-def start_from(method: nn.Module, name_or_path: str | Path, *, only: Sequence[str] | None = None) -> dict[str, str]:
-    """Give `method` those networks of a checkpoint that it has too; returns the checkpoint's method and SHA-256, for a card.
+def start_from(method: nn.Module, name_or_path: str | Path, *, only: Sequence[str] | None = None) -> dict[str, Any]:
+    """Give `method` those networks of a checkpoint that it has too.
 
+    Returns, for a card, where they come from: the checkpoint's method, SHA-256, steps, pictures and seconds, and its own start.
     only: names of the networks to take; all that both have if None. Optimisers and steps start anew. Raises
     FileNotFoundError, or CheckpointError if the file is damaged, if a network of the same name has other sizes, or if one is
     missing that the method names in `needs`.
@@ -123,7 +124,7 @@ def start_from(method: nn.Module, name_or_path: str | Path, *, only: Sequence[st
     for name, network in shared.items():
         part = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
         load_tensors(network, part, path)
-    return {"method": about["method"], "sha256": about.get("sha256", "")}
+    return {name: about[name] for name in ("method", "sha256", "steps", "images", "seconds", "start") if name in about}
 
 
 def card(name_or_path: str | Path) -> dict[str, Any]:
