@@ -1,6 +1,6 @@
 """What ComGAN's paper claims, measured on PaperBirds: where mask gradients vanish.
 
-    python -m tutorial_lib ablate comgan         # trains the three families, with and without the regulariser, three seeds each
+python -m tutorial_lib ablate comgan         # trains the three families, with and without the regulariser, three seeds each
 """
 
 import json
