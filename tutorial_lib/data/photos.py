@@ -364,7 +364,7 @@ def box_problem(photo: Photo, height: int, width: int, *, strict: bool) -> str |
     said = f"box of {photo.path}: x, y, width, height = {', '.join(f'{value:g}' for value in photo.box)}"
     if not (photo.box[2] > 0 and photo.box[3] > 0):
         return f"{said} is empty"
-    if inside < area / 2 or (strict and float((box - kept).abs().max()) > 1):
+    if not inside >= area / 2 or (strict and not float((box - kept).abs().max()) <= 1):  # NaN fails too
         return f"{said} reaches out of the picture of {width} x {height} pixels"
     return None
 
