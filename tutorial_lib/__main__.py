@@ -202,9 +202,12 @@ class Check:
             print(f"known     {', '.join(data.known()) or 'nothing but the pictures'}")
             if "box" not in data.known():
                 print("          no boxes: the background is learned from what lies outside the middle of each picture")
-        problems = [problem for data in sets.values() for problem in data.problems()]
+            once = {photo.path: photo for part in sets.values() for photo in part.photos}  # splits may overlap
+            problems = data.problems(list(once.values()))
+        else:
+            problems = []  # torchvision has compared the checksums
         if problems:
-            more = f" (and {len(set(problems)) - 1} more)" if len(set(problems)) > 1 else ""
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise ValueError(f"{problems[0]}{more}")
         self.sheet.parent.mkdir(parents=True, exist_ok=True)
         to_pil_image(data.sheet()).save(self.sheet)

@@ -108,6 +108,17 @@ def test_every_method_trains_on_photographs(method, photographs, tmp_path, monke
     assert losses and all(loss.isfinite() for loss in losses.values())
 
 
+def test_wide_photographs_without_boxes_show_the_background_critic_background(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUTORIAL_LIB_CACHE", str(tmp_path / "cache"))
+    write_picture(tmp_path / "images" / "a.png", 150, 100)
+    preset = on_photos("finegan", "paper", "folder")
+    box = DATA["folder"](root=tmp_path, **preset.data).batch([0] * 60)["scene_box"].as_subclass(torch.Tensor)
+    with torch.device("meta"):
+        critic = BackgroundCritic(preset.method)
+    weights = patch_weights(box * (preset.method.background_size / preset.method.image_size), 24, critic.receptive_field, 4)
+    assert weights.mean() > 0.15
+
+
 def test_photographs_bring_the_published_numbers_of_codes_to_the_paper_preset():
     codes = {}
     for layout in ("cub", "dogs", "cars"):

@@ -303,8 +303,8 @@ class Photographs(BatchedDataset):
                 f"partial=True takes what is there. {self.about}"
             )
 
-    def problems(self) -> list[str]:
-        """What is wrong with pictures and boxes, as far as the first bytes of each file tell."""
+    def problems(self, photos: Sequence[Photo] | None = None) -> list[str]:
+        """What is wrong with pictures (this split's unless told) and boxes, as far as the first bytes of each file tell."""
 
         def look(photo: Photo) -> str | None:
             try:
@@ -317,7 +317,7 @@ class Photographs(BatchedDataset):
             return box_problem(photo, height, width, strict=self.strict)
 
         with ThreadPoolExecutor(8) as pool:
-            return [problem for problem in pool.map(look, self.photos) if problem]
+            return [problem for problem in pool.map(look, self.photos if photos is None else photos) if problem]
 
     def sheet(self, n: int = 12, cell: int = 160) -> Tensor:
         """(3, H, W) uint8: n whole pictures spread over the set with their boxes drawn, under each the object's view."""
@@ -702,10 +702,6 @@ class CIFAR10(BatchedDataset):
         box = torch.tensor([[size / 4, size / 4, 3 * size / 4, 3 * size / 4]]).repeat(len(rows), 1)
         box = tv_tensors.BoundingBoxes(box, format="XYXY", canvas_size=(size, size))
         return {"image": image, "box": box, "label": self.labels[rows]}
-
-    def problems(self) -> list[str]:
-        """None: the checksums were right."""
-        return []
 
     def sheet(self, n: int = 60) -> Tensor:
         """(3, H, W) uint8: n pictures."""
