@@ -4,6 +4,8 @@ python -m tutorial_lib train finegan --preset laptop      # train; `train finega
 python -m tutorial_lib evaluate finegan                   # measure the shipped checkpoint, as the paper does
 python -m tutorial_lib ablate finegan                     # train and measure the method with parts taken away
 python -m tutorial_lib sample finegan --out sheet.png     # a sheet of pictures
+python -m tutorial_lib data check cub PATH                # is a copy of a data set right? And a sheet of samples
+python -m tutorial_lib data get cub                       # download a data set, or say whom to ask
 python -m tutorial_lib doctor                             # device, versions, what is shipped and whether it is intact
 """
 
@@ -23,19 +25,24 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import save_image
 
+from tutorial_lib.data import download
 from tutorial_lib.training import checkpoints
 from tutorial_lib.training.loop import Progress, RunSettings, averaged_weights, choose_precision, train
-from tutorial_lib.training.presets import METHODS, PRESETS, Preset, build
+from tutorial_lib.training.presets import METHODS, PHOTOS, PRESETS, Preset, build, on_photos
 
 MethodName = Annotated[Literal[tuple(METHODS)], tyro.conf.Positional]
+Layout = Literal[tuple(PHOTOS)]
 USER_ERRORS = (ValueError, OSError, FloatingPointError, checkpoints.CheckpointError)
 
 
-def train_command(method_name: str, preset_name: str) -> type:
-    """The `train` command, with the fields and defaults of one preset of one method."""
+def train_command(method_name: str, preset_name: str, photos_layout: str | None = None) -> type:
+    """The `train` command, with the fields and defaults of one preset of one method, on its own data or on photographs."""
     chosen: Preset = PRESETS[method_name][preset_name]
+    if photos_layout is not None:
+        chosen = on_photos(method_name, preset_name, photos_layout)
 
     @dataclass
     class Train:
@@ -48,6 +55,10 @@ def train_command(method_name: str, preset_name: str) -> type:
         """What to train."""
         preset: Literal[tuple(PRESETS[method_name])] = preset_name
         """smoke: seconds; laptop: what is shipped, at most two hours on two cores; paper: published size, for GPUs."""
+        photos: Path | None = None
+        """A folder of photographs to train on, instead of the preset's rendered pictures."""
+        layout: Layout = photos_layout or "folder"
+        """How that folder is laid out: one's own pictures, or the published data set of that name."""
         folder: Path = Path("runs") / method_name
         """Where the log, the snapshot, sample sheets and the trained model go."""
         resume: bool = False
@@ -59,7 +70,10 @@ def train_command(method_name: str, preset_name: str) -> type:
         data: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(chosen.data))
 
         def __call__(self) -> None:
-            preset = Preset(self.config, self.data, chosen.source, self.run, self.start)
+            if self.photos is None and self.layout != "folder":
+                raise ValueError(f"layout: {self.layout} needs --photos, the folder it lies in")
+            data = self.data if self.photos is None else {"root": self.photos, **self.data}
+            preset = Preset(self.config, data, chosen.source, self.run, self.start)
             run_training(preset, self.folder, self.resume)
 
     return Train
@@ -167,6 +181,73 @@ class Sample:
 
 
 @dataclass
+class Check:
+    """Say in seconds whether a copy of a data set is whole and right, and draw samples with their boxes."""
+
+    layout: Annotated[Layout, tyro.conf.Positional]
+    """Which data set; `folder` for pictures of your own."""
+    path: Annotated[Path, tyro.conf.Positional]
+    """The folder it lies in."""
+    sheet: Path = Path("photos.png")
+    """Where the samples go."""
+    partial: bool = False
+    """Take what is there: pictures may be missing."""
+
+    def __call__(self) -> None:
+        kind = PHOTOS[self.layout]
+        options = {"partial": True} if self.partial else {}
+        sets = {split: kind(self.path, split=split, **options) for split in kind.splits}
+        for split, data in sets.items():
+            print(f"{split:9} {len(getattr(data, 'photos', data))} pictures")
+        data = next(iter(sets.values()))
+        if hasattr(data, "photos"):
+            print(f"known     {', '.join(data.known()) or 'nothing but the pictures'}")
+            if "box" not in data.known():
+                print("          no boxes: the background is learned from what lies outside the middle of each picture")
+            once = {photo.path: photo for part in sets.values() for photo in part.photos}  # splits may overlap
+            problems = data.problems(list(once.values()))
+        else:
+            problems = []  # torchvision has compared the checksums
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise ValueError(f"{problems[0]}{more}")
+        self.sheet.parent.mkdir(parents=True, exist_ok=True)
+        to_pil_image(data.sheet()).save(self.sheet)
+        print(f"right; samples in {self.sheet}")
+
+
+@dataclass
+class Get:
+    """Download a data set that is offered to everybody; of the others say whom to ask. An interrupted download is resumed."""
+
+    layout: Annotated[Layout, tyro.conf.Positional]
+    """Which data set."""
+    to: Path | None = None
+    """Where to; data/NAME if left out."""
+
+    def __call__(self) -> None:
+        if self.layout not in download.ARCHIVES:
+            print(PHOTOS[self.layout].about)
+            return
+        root = self.to or Path("data") / self.layout
+        print(f"terms: {download.TERMS[self.layout]}")
+        download.get(self.layout, root)
+        print(f"in {root}; `python -m tutorial_lib data check {self.layout} {root}` looks it over")
+
+
+@dataclass
+class Data:
+    """Photographs: is a copy of a data set right, and where to get one."""
+
+    do: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[Check, tyro.conf.subcommand("check")] | Annotated[Get, tyro.conf.subcommand("get")]
+    ]
+
+    def __call__(self) -> None:
+        self.do()
+
+
+@dataclass
 class Doctor:
     """Print the device, the versions, what is shipped and whether it is intact."""
 
@@ -226,16 +307,23 @@ def save_sheet(images: Tensor, path: Path) -> None:
 
 def parse(arguments: Sequence[str]) -> Callable[[], None]:
     """The command that the arguments name, with its settings. Exits with status 2 and a message if they are wrong."""
-    # The settings of `train` depend on the method and the preset, so these two are looked up before the rest is parsed.
+    # The settings of `train` depend on the method, the preset and the data, so these are looked up before the rest is parsed.
     method = next((word for word in arguments if word in PRESETS), next(iter(PRESETS)))
     words = [part for word in arguments for part in word.split("=")]
-    named = words[words.index("--preset") + 1 :][:1] if "--preset" in words else []
-    preset = next(name for name in (*named, "laptop", *PRESETS[method]) if name in PRESETS[method])
+
+    def after(option: str) -> list[str]:
+        return words[words.index(option) + 1 :][:1] if option in words else []
+
+    preset = next(name for name in (*after("--preset"), "laptop", *PRESETS[method]) if name in PRESETS[method])
+    layout = None
+    if "--photos" in words and "train" in words:
+        layout = next(name for name in (*after("--layout"), "folder") if name in PHOTOS)
     commands = {
-        "train": train_command(method, preset),
+        "train": train_command(method, preset, layout),
         "evaluate": Evaluate,
         "ablate": Ablate,
         "sample": Sample,
+        "data": Data,
         "doctor": Doctor,
     }
     prog = "python -m tutorial_lib"

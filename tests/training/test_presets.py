@@ -1,12 +1,18 @@
 import dataclasses
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+
+from photo_layouts import write_picture
+
 from tutorial_lib.methods.finegan import BackgroundCritic, patch_weights
-from tutorial_lib.training.presets import PRESETS, build, from_dict
+from tutorial_lib.training.presets import DATA, PHOTOS, PRESETS, RENDERED, build, from_dict, on_photos
 
 ALL = [(method, name) for method, presets in PRESETS.items() for name in presets]
 
@@ -73,3 +79,76 @@ def test_unknown_field_is_named():
 def test_unknown_config_is_named():
     with pytest.raises(TypeError, match="no method for dict"):
         build({})
+
+
+# ---- photographs
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Four pictures in two folders, with boxes."""
+    root = tmp_path_factory.mktemp("photographs")
+    lines = ["file,x,y,width,height"]
+    for i, name in enumerate(("cat/a", "cat/b", "dog/c", "dog/d")):
+        write_picture(root / "images" / f"{name}.png", 90, 60, (20 + i, 10, 20, 20))
+        lines.append(f"{name}.png,{20 + i},10,20,20")
+    (root / "boxes.csv").write_text("\n".join(lines))
+    return root
+
+
+@pytest.mark.parametrize("method", [name for name in PRESETS if name not in ("oracle", "face_oracle")])
+def test_every_method_trains_on_photographs(method, photographs, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUTORIAL_LIB_CACHE", str(tmp_path))
+    preset = on_photos(method, "smoke", "folder")
+    data = DATA[preset.source](root=photographs, **preset.data)
+    torch.manual_seed(0)
+    model = build(preset.method)
+    for _ in range(2):
+        losses = model.training_step(data.batch(range(4)))
+    assert losses and all(loss.isfinite() for loss in losses.values())
+
+
+def test_wide_photographs_without_boxes_show_the_background_critic_background(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUTORIAL_LIB_CACHE", str(tmp_path / "cache"))
+    write_picture(tmp_path / "images" / "a.png", 150, 100)
+    preset = on_photos("finegan", "paper", "folder")
+    box = DATA["folder"](root=tmp_path, **preset.data).batch([0] * 60)["scene_box"].as_subclass(torch.Tensor)
+    with torch.device("meta"):
+        critic = BackgroundCritic(preset.method)
+    weights = patch_weights(box * (preset.method.background_size / preset.method.image_size), 24, critic.receptive_field, 4)
+    assert weights.mean() > 0.15
+
+
+def test_photographs_bring_the_published_numbers_of_codes_to_the_paper_preset():
+    codes = {}
+    for layout in ("cub", "dogs", "cars"):
+        config = on_photos("mixnmatch_code", "paper", layout).method
+        codes[layout] = (config.n_backgrounds, config.n_parents, config.n_children)
+    assert codes == {"cub": (200, 20, 200), "dogs": (120, 12, 120), "cars": (196, 20, 196)}
+    assert on_photos("infogan", "paper", "dogs").method.n_classes == 120
+    assert on_photos("finegan", "laptop", "dogs").method == PRESETS["finegan"]["laptop"].method
+
+
+def test_photographs_bring_their_label():
+    labels = {
+        layout: on_photos("gmvae", "laptop", layout).method for layout in ("cub", "rafd", "facescrub", "cifar10", "folder")
+    }
+    assert {name: (config.label, config.n_classes) for name, config in labels.items()} == {
+        "cub": ("label", 200),
+        "rafd": ("expression", 8),
+        "facescrub": ("identity", 530),
+        "cifar10": ("label", 10),
+        "folder": ("label", PRESETS["gmvae"]["laptop"].method.n_classes),
+    }
+
+
+def test_photographs_do_not_start_from_a_model_of_paper_birds():
+    laptop = on_photos("mixnmatch_code", "laptop", "folder")
+    assert PRESETS["mixnmatch_code"]["laptop"].start == "finegan" and laptop.start is None
+    assert laptop.method.background_first == PRESETS["finegan"]["laptop"].method.background_first > 0
+    assert on_photos("mixnmatch", "paper", "folder").start == "runs/mixnmatch_code/model.safetensors"
+
+
+def test_data_sets_of_photographs_go_by_their_names():
+    assert all(kind.name == name for name, kind in PHOTOS.items())
+    assert len(PHOTOS) == 12 and not PHOTOS.keys() & RENDERED.keys()

@@ -41,6 +41,15 @@ def as_pictures(source: Source | list[Source] | tuple[Source, ...], size: int) -
     return _pictures(source, "source", size)
 
 
+def read_picture(path: str | Path, *, upright: bool = True) -> Tensor:
+    """The picture (3, H, W) uint8 in a file, at its own size; what is transparent is laid over white.
+
+    upright: turn it as its EXIF entry says, which is how viewers show it. Published boxes often count the pixels as stored.
+    Raises FileNotFoundError for a missing file and ValueError, with the path, for one that cannot be read.
+    """
+    return _from_bytes(Path(path).read_bytes(), str(path), upright=upright)[0]
+
+
 def save_gif(frames: Tensor, path: str | Path, *, fps: float = 12) -> Path:
     """Write pictures (T, 3, H, W) in [-1, 1] as a GIF that loops, `fps` frames a second; returns its path.
 
@@ -104,7 +113,7 @@ def _pictures(source: object, name: str, size: int) -> Tensor:
     return F.resize(pictures, [size, size], antialias=True)
 
 
-def _from_bytes(data: bytes | bytearray | memoryview, name: str) -> Tensor:
+def _from_bytes(data: bytes | bytearray | memoryview, name: str, *, upright: bool = True) -> Tensor:
     """(1, 3, H, W) uint8."""
     try:
         image = Image.open(BytesIO(data))
@@ -112,14 +121,15 @@ def _from_bytes(data: bytes | bytearray | memoryview, name: str) -> Tensor:
         raise ValueError(f"{name} is not an image file: {len(data)} bytes that start with {bytes(data[:8])}") from error
     except Exception as error:  # Pillow's readers raise whatever their parsers stumble over
         raise ValueError(f"{name} is an image file that cannot be read: {error}") from error
-    return _from_pil(image, name)
+    return _from_pil(image, name, upright=upright)
 
 
-def _from_pil(image: Image.Image, name: str) -> Tensor:
+def _from_pil(image: Image.Image, name: str, *, upright: bool = True) -> Tensor:
     """(1, 3, H, W) uint8."""
     try:
         image.load()
-        image = ImageOps.exif_transpose(image)
+        if upright:
+            image = ImageOps.exif_transpose(image)
         if image.mode in ("I", "F"):
             raise ValueError("pixels of 32 bits, whose range is unknown; expected 8 or 16")
         if image.mode.startswith("I;16"):  # `convert` would cut it off at 255

@@ -1,18 +1,23 @@
 """Presets: for each method a `smoke` (seconds; tests), a `laptop` (two CPU cores, what is shipped) and a `paper` one.
 
-A preset is a method's config, the data and the settings of a run; the same code runs all three.
+A preset is a method's config, the data and the settings of a run; the same code runs all three. `on_photos` puts photographs in
+the place of the rendered pictures.
 """
 
+import inspect
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.utils.data import Dataset
 
+from tutorial_lib.data.attribute_faces import BU3DFE, FaceScrub, MultiPIE, RaFD
 from tutorial_lib.data.birds import BACKGROUNDS, SHAPES, TEXTURES, PaperBirds
 from tutorial_lib.data.digits import Digits
 from tutorial_lib.data.faces import PaperFaces
 from tutorial_lib.data.moons import ThreeMoons
+from tutorial_lib.data.photos import CIFAR10, CIFAR100, CLEVR6, CUB, Flowers102, PhotoFolder, StanfordCars, StanfordDogs
 from tutorial_lib.methods.baselines import CVAEGAN, CVAEGANConfig, InfoGAN, InfoGANConfig
 from tutorial_lib.methods.comgan import ComGAN, ComGANConfig, DSComGAN, DSComGANConfig, Segmenter, SegmenterConfig
 from tutorial_lib.methods.finegan import CodePredictor, CodePredictorConfig, FineGAN, FineGANConfig
@@ -37,7 +42,14 @@ METHODS: dict[str, tuple[type, type[nn.Module]]] = {
     "face_oracle": (FaceOracleConfig, FaceOracle),
 }
 
-DATA: dict[str, type[Dataset]] = {"birds": PaperBirds, "faces": PaperFaces, "digits": Digits, "moons": ThreeMoons}
+RENDERED: dict[str, type[Dataset]] = {"birds": PaperBirds, "faces": PaperFaces, "digits": Digits, "moons": ThreeMoons}
+PHOTOS: dict[str, type[Dataset]] = {
+    kind.name: kind
+    for kind in (
+        PhotoFolder, CUB, StanfordDogs, StanfordCars, Flowers102, CLEVR6, CIFAR10, CIFAR100, MultiPIE, RaFD, BU3DFE, FaceScrub,
+    )
+}  # fmt: skip
+DATA: dict[str, type[Dataset]] = RENDERED | PHOTOS
 
 
 @dataclass(frozen=True)
@@ -454,3 +466,38 @@ PRESETS: dict[str, dict[str, Preset]] = {
     "oracle": _ORACLE,
     "face_oracle": _FACE_ORACLE,
 }
+
+
+# ---- photographs ----------------------------------------------------------------------------------------------------------
+
+# FineGAN's codes for each data set; its config has those for birds. b is drawn as c is.
+_PUBLISHED_CODES = {"dogs": {"n_parents": 12, "n_children": 120}, "cars": {"n_parents": 20, "n_children": 196}}
+
+
+def on_photos(method: str, preset: str, layout: str) -> Preset:
+    """A preset with photographs of a layout of `PHOTOS` in the place of its data, but for the folder they lie in (`root`).
+
+    The config changes where the data demands it: the number of codes as published (`paper` only), the label and its number of
+    classes. A shipped checkpoint of rendered pictures is not started from, so that the background gets FineGAN's head start.
+    Raises ValueError for a method that needs factors which no photograph has.
+    """
+    base, kind = PRESETS[method][preset], PHOTOS[layout]
+    if method in ("oracle", "face_oracle"):
+        raise ValueError(f"{method} learns every factor of rendered pictures: photographs do not come with them")
+    known = {f.name for f in fields(base.method)}
+    changes: dict[str, Any] = {}
+    if preset == "paper" and layout in _PUBLISHED_CODES:
+        codes = _PUBLISHED_CODES[layout]
+        changes |= codes | {"n_backgrounds": codes["n_children"], "n_classes": codes["n_children"]}
+    if "label" in known:
+        changes["label"] = kind.label
+        changes["n_classes"] = kind.n_classes or base.method.n_classes
+    start = base.start
+    if start is not None and Path(start).suffix != ".safetensors":
+        start = None
+        changes["background_first"] = _FINEGAN[preset].method.background_first
+    config = replace(base.method, **{name: value for name, value in changes.items() if name in known})
+    wanted = {"size": base.method.image_size, "split": kind.splits[0], "scene": "wander" in base.data}
+    arguments = inspect.signature(kind).parameters
+    data = {name: wanted.get(name, p.default) for name, p in arguments.items() if name != "root"}
+    return replace(base, method=config, data=data, source=layout, start=start)

@@ -1,0 +1,135 @@
+"""Downloads, from a server of our own: resumed, checked, unpacked; and what goes wrong."""
+
+import hashlib
+import io
+import socket
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from torchvision import datasets
+
+from tutorial_lib.data import download as module
+from tutorial_lib.data.download import ARCHIVES, TERMS, Archive, download, get
+
+CONTENT = bytes(range(256)) * 40
+
+
+@pytest.fixture
+def server():
+    """Has CONTENT at every path. `asked`: the Range headers; `honest`: whether it heeds them; `gives`: how much it sends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            wanted = self.headers.get("Range")
+            server.asked.append(wanted)
+            if self.path.endswith("gone"):
+                self.send_error(404)
+                return
+            start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and server.honest else 0
+            if start >= len(server.content):
+                self.send_error(416)
+                return
+            rest = server.content[start:]
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(rest)))
+            self.end_headers()
+            self.wfile.write(rest[: server.gives])
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.content, server.asked, server.honest, server.gives = CONTENT, [], True, None
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+def test_file_arrives(server, tmp_path):
+    download(f"{server.url}/file", tmp_path / "file", md5(CONTENT))
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_broken_download_goes_on_where_it_stopped(server, tmp_path):
+    server.gives = 1000
+    with pytest.raises(OSError, match="broke off|IncompleteRead|1000"):
+        download(f"{server.url}/file", tmp_path / "file", md5(CONTENT))
+    server.gives = None
+    download(f"{server.url}/file", tmp_path / "file", md5(CONTENT))
+    assert server.asked == [None, "bytes=1000-"]
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_server_that_cannot_go_on_from_the_middle_sends_all_again(server, tmp_path):
+    server.honest = False
+    (tmp_path / "file.part").write_bytes(b"something")
+    download(f"{server.url}/file", tmp_path / "file", md5(CONTENT))
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_all_there_but_not_moved_yet(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    download(f"{server.url}/file", tmp_path / "file", md5(CONTENT))
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_another_file_than_published_is_refused_and_removed(server, tmp_path):
+    with pytest.raises(ValueError, match="is not the published file: its MD5 is"):
+        download(f"{server.url}/file", tmp_path / "file", md5(b"else"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_address_that_is_gone_is_named(server, tmp_path):
+    with pytest.raises(OSError, match="/gone: .*404"):
+        download(f"{server.url}/gone", tmp_path / "file", md5(CONTENT))
+
+
+def test_host_that_is_not_there_is_named(tmp_path):
+    with socket.socket() as free:  # bound, but nobody listens
+        free.bind(("127.0.0.1", 0))
+        with pytest.raises(OSError, match="cannot be reached"):
+            download(f"http://127.0.0.1:{free.getsockname()[1]}/file", tmp_path / "file", md5(CONTENT))
+
+
+def test_full_disk_is_said_before_it_happens(server, tmp_path, monkeypatch):
+    usage = module.shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="no disk space for file.part"):
+        download(f"{server.url}/file", tmp_path / "file", md5(CONTENT))
+
+
+def test_archives_are_unpacked_into_the_published_layout_and_not_loaded_twice(server, tmp_path, monkeypatch):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name in ("jpg/image_00001.jpg", "readme.txt"):
+            about = tarfile.TarInfo(name)
+            about.size = 4
+            tar.addfile(about, io.BytesIO(b"here"))
+    server.content = packed.getvalue()
+    archives = (Archive(f"{server.url}/102flowers.tgz", md5(server.content), "flowers-102/jpg"),)
+    monkeypatch.setitem(ARCHIVES, "flowers", archives)
+    for _ in range(2):
+        get("flowers", tmp_path)
+    assert len(server.asked) == 1
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["flowers-102/jpg/image_00001.jpg"]
+
+
+def test_checksums_are_those_that_torchvision_knows():
+    known = dict(datasets.Flowers102._file_dict.values())
+    for data in (datasets.CIFAR10, datasets.CIFAR100):
+        known[data.filename] = data.tgz_md5
+    known["CLEVR_v1.0.zip"] = datasets.CLEVRClassification._MD5
+    ours = {archive.url.rsplit("/", 1)[1]: archive.md5 for archives in ARCHIVES.values() for archive in archives}
+    assert known.items() <= ours.items()
+    assert TERMS.keys() == ARCHIVES.keys()

@@ -1,0 +1,140 @@
+"""Photographs on the command line: looked over, asked for, and trained on, from a folder of pictures to a panel of sliders."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent / "data"))
+
+from photo_layouts import write_cub, write_folder
+
+from tutorial_lib.data.photos import CUB
+from tutorial_lib.training import checkpoints
+
+BOXES = [(40, 20, 30, 40), (5, 2, 20, 12), (80, 30, 40, 50), (20, 10, 90, 60)]
+SHORT = ["--run.steps", "3", "--run.batch-size", "2", "--run.snapshot-every", "3", "--run.precision", "fp32"]
+
+
+@pytest.fixture
+def command_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
+    monkeypatch.setenv("TUTORIAL_LIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return importlib.import_module("tutorial_lib.__main__").main
+
+
+@pytest.fixture
+def trained(command_line):
+    """The command line, after the README's two lines on a folder `mine`, with the smoke preset."""
+    write_folder(Path("mine"), BOXES)
+    smoke = ["--preset", "smoke", "--photos", "mine", *SHORT]
+    assert command_line(["train", "mixnmatch_code", *smoke]) == 0
+    # Other presets start from there by themselves.
+    assert command_line(["train", "mixnmatch", *smoke, "--start", "runs/mixnmatch_code/model.safetensors"]) == 0
+    return command_line
+
+
+def test_two_lines_from_a_folder_of_pictures_to_mixnmatch_and_its_sliders(trained):
+    from tutorial_lib.data.photos import PhotoFolder
+    from tutorial_lib.widgets.mixnmatch import mixnmatch_panel
+
+    card = checkpoints.card("runs/mixnmatch/model.safetensors")
+    assert card["data"] == {
+        "name": "PhotoFolder", "length": 4, "size": 32, "split": "all", "augment": True, "scene": False, "partial": False,
+    }  # fmt: skip
+    model = checkpoints.load("runs/mixnmatch/model.safetensors", expect="mixnmatch")
+    panel = mixnmatch_panel(model, PhotoFolder("mine", size=32, augment=False).batch(range(4))["image"])
+    assert panel.png.startswith(b"\x89PNG")
+    # The second run went on from the first.
+    codes = checkpoints.read_tensors(Path("runs/mixnmatch_code/model.safetensors"))[0]
+    again = checkpoints.read_tensors(Path("runs/mixnmatch/model.safetensors"))[0]
+    assert all(torch.equal(value, again[name]) for name, value in codes.items() if name.startswith("generator."))
+
+
+def test_finegan_trains_on_a_published_layout_and_its_options(command_line, monkeypatch):
+    monkeypatch.setattr(CUB, "counts", {})
+    write_cub(Path("birds"))
+    layout = ["--photos", "birds", "--layout", "cub", "--data.split", "train"]
+    assert command_line(["train", "finegan", "--preset", "smoke", *layout, *SHORT]) == 0
+    data = checkpoints.card("runs/finegan/model.safetensors")["data"]
+    assert (data["name"], data["split"], data["length"], data["scene"]) == ("CUB", "train", 2, True)
+    assert "birds" not in str(data)  # cards are published, paths are not
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--photos", "nowhere"], "there is no folder nowhere. Put your pictures into images/"),
+        (["--layout", "cub"], "layout: cub needs --photos, the folder it lies in"),
+        (["--photos", "mine", "--data.split", "test"], "split must be one of ('all',), got 'test'"),
+        (["--photos", "mine", "--run.batch-size", "9"], "batch_size 9 is larger than the data set, which has 4 images"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_status_2(command_line, capsys, arguments, message):
+    write_folder(Path("mine"), None)
+    assert command_line(["train", "comgan", "--preset", "smoke", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_method_that_needs_factors_says_so(command_line, capsys):
+    assert command_line(["train", "oracle", "--preset", "smoke", "--photos", "mine"]) == 2
+    assert "error: oracle learns every factor of rendered pictures" in capsys.readouterr().err
+
+
+def test_check_says_that_a_copy_is_right_and_draws_samples(command_line, monkeypatch, capsys):
+    monkeypatch.setattr(CUB, "counts", {"all": 3, "train": 2, "test": 1})
+    write_cub(Path("birds"))
+    assert command_line(["data", "check", "cub", "birds", "--sheet", "out/samples.png"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split() for line in out.splitlines()[:3]] == [
+        ["all", "3", "pictures"],
+        ["train", "2", "pictures"],
+        ["test", "1", "pictures"],
+    ]
+    assert "known     box, keypoints, mask, label, visible" in out and "right; samples in out/samples.png" in out
+    with Image.open("out/samples.png") as sheet:
+        assert sheet.size == (3 * 162 + 2, 2 * 162 + 2)
+    assert not Path("cache").exists()  # nothing is decoded that is not drawn
+
+
+def test_check_says_when_there_are_no_boxes(command_line, capsys):
+    write_folder(Path("mine"), None)
+    assert command_line(["data", "check", "folder", "mine"]) == 0
+    assert "no boxes: the background is learned from what lies outside the middle" in capsys.readouterr().out
+
+
+def test_check_counts_what_is_wrong_and_draws_nothing(command_line, capsys):
+    write_folder(Path("mine"), [*BOXES, (100, 0, 50, 50), (0, 0, 200, 10)])
+    assert command_line(["data", "check", "folder", "mine"]) == 2
+    error = capsys.readouterr().err
+    assert "e.png: x, y, width, height = 100, 0, 50, 50 reaches out of the picture of 120 x 80 pixels (and 1 more)" in error
+    assert not Path("photos.png").exists()
+
+
+def test_get_says_whom_to_ask_where_nothing_may_be_downloaded(command_line, capsys):
+    assert command_line(["data", "get", "rafd"]) == 0
+    assert "ask at https://rafd.socsci.ru.nl" in capsys.readouterr().out
+
+
+def test_get_names_terms_and_place(command_line, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr("tutorial_lib.data.download.get", lambda name, root: asked.append((name, root)))
+    assert command_line(["data", "get", "cub"]) == 0
+    assert command_line(["data", "get", "cub", "--to", "elsewhere"]) == 0
+    assert asked == [("cub", Path("data/cub")), ("cub", Path("elsewhere"))]
+    out = capsys.readouterr().out
+    assert "not for commercial use" in out and "data check cub data/cub" in out
+
+
+def test_help_lists_the_data_commands(command_line, capsys):
+    for arguments, words in ((["data", "--help"], ("check", "get")), (["data", "check", "--help"], ("--sheet", "facescrub"))):
+        with pytest.raises(SystemExit) as stop:
+            command_line(arguments)
+        assert stop.value.code == 0
+        out = capsys.readouterr().out
+        assert all(word in out for word in words)
