@@ -125,8 +125,8 @@ class Ablate:
     """Which method's."""
     folder: Path | None = None
     """Where to; data/results/METHOD_ablation if left out."""
-    steps: int = 1000
-    """Updates of each."""
+    steps: int | None = None
+    """Updates of each; the study's own number if left out."""
     seed: int = 0
     """Of weights, data and noise; the same for all."""
 
@@ -135,7 +135,8 @@ class Ablate:
         if not hasattr(study, "ablate"):
             raise ValueError(f"method: {self.method} has no ablations")
         folder = self.folder or checkpoints.folder().parent / "results" / f"{self.method}_ablation"
-        figures = study.ablate(folder, steps=self.steps, seed=self.seed)
+        steps = {} if self.steps is None else {"steps": self.steps}
+        figures = study.ablate(folder, **steps, seed=self.seed)
         print(f"{', '.join(figures)} in {folder}")
 
 
