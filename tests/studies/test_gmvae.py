@@ -153,10 +153,12 @@ def test_collapsed_dimensions_are_not_counted(method):
 def test_directions_are_those_in_which_the_factors_move_the_code():
     found = study.directions(Reader(3, 400), 400)
     assert list(found) == ["gaze", "light x", "light y", *EXPRESSIONS[1:], *NUISANCE]
-    for k, name in enumerate(NUISANCE):
-        torch.testing.assert_close(found[name][3:], torch.eye(4)[k], atol=1e-4, rtol=0)  # exact: the code is the factor
-    torch.testing.assert_close(found["gaze"][[0, 2]], torch.tensor([-0.5, 0.5]), atol=0.1, rtol=0)
-    assert found["light x"].abs().max() < 0.1
+    # What the code holds exactly: to the right minus to the left (dimensions 2 and 0), place, roll and scale (3 to 6).
+    moved = {name: torch.cat([step[2:3] - step[:1], step[3:]]) for name, step in found.items()}
+    for k, name in enumerate(("gaze", *NUISANCE)):
+        torch.testing.assert_close(moved[name], torch.eye(5)[k], atol=1e-4, rtol=0)
+    for name in ("light x", "light y", *EXPRESSIONS[1:]):
+        torch.testing.assert_close(moved[name], torch.zeros(5), atol=1e-4, rtol=0)
 
 
 class Swapper(Stub):
