@@ -134,6 +134,17 @@ def test_evaluate_prints_one_json_object_and_nothing_else(trained, capsys, monke
     assert checkpoints.card("toy")["figures"]["fid"] == 1.5
 
 
+@pytest.mark.parametrize(("arguments", "steps"), [([], 7), (["--steps", "3"], 3)])
+def test_ablate_leaves_the_number_of_steps_to_the_study(trained, monkeypatch, capsys, arguments, steps):
+    def ablate(folder, *, steps=7, seed):
+        return {f"{steps} steps, seed {seed}": {}}
+
+    main = sys.modules["tutorial_lib.__main__"]
+    monkeypatch.setattr(main, "find_study", lambda name: SimpleNamespace(ablate=ablate))
+    assert trained(["ablate", "toy", "--seed", "2", *arguments]) == 0
+    assert capsys.readouterr().out.startswith(f"{steps} steps, seed 2 in ")
+
+
 def test_method_without_a_study_is_named(trained, capsys):
     assert trained(["evaluate", "toy"]) == 2
     assert "there is no study of 'toy'" in capsys.readouterr().err

@@ -107,6 +107,15 @@ def test_stream_is_every_picture_in_order():
 # ---- factors
 
 
+def test_held_out_people_are_unknown_where_they_are_anonymous():
+    named, anonymous = (PaperFaces(size=32, length=60, identities="all", anonymous=a).batch(range(60)) for a in (False, True))
+    strangers = named["identity"] >= TRAINING
+    assert 0 < strangers.sum() < 60
+    assert (anonymous["identity"][strangers] == -1).all()
+    assert torch.equal(anonymous["identity"][~strangers], named["identity"][~strangers])
+    assert torch.equal(anonymous["image"], named["image"])
+
+
 @pytest.mark.parametrize(
     ("identities", "people"),
     [("train", range(TRAINING)), ("held_out", range(TRAINING, PEOPLE)), ("all", range(PEOPLE))],

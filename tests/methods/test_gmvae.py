@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from tutorial_lib.data.birds import PaperBirds
+from tutorial_lib.data.faces import TRAINING, PaperFaces
 from tutorial_lib.data.moons import ThreeMoons
 from tutorial_lib.methods.baselines import CVAEGAN
 from tutorial_lib.methods.gmvae import (
@@ -79,7 +79,7 @@ def snapshot(model: nn.Module) -> dict[str, list[torch.Tensor]]:
 
 @pytest.fixture(scope="module")
 def batch() -> dict[str, torch.Tensor]:
-    return PaperBirds(size=32, length=8).batch(range(8))
+    return PaperFaces(size=32, length=8).batch(range(8))
 
 
 # ---- the mixture
@@ -293,13 +293,13 @@ def test_pictures_come_out_as_large_as_they_went_in(name):
 def test_discriminator_projects_the_label():
     torch.manual_seed(0)
     discriminator = Discriminator(SMOKE).eval()
-    x = torch.randn(1, 3, 32, 32).expand(7, -1, -1, -1)
-    logits = discriminator(x, torch.arange(-1, 6))
+    x = torch.randn(1, 3, 32, 32).expand(TRAINING + 1, -1, -1, -1)
+    logits = discriminator(x, torch.arange(-1, TRAINING))
     features = discriminator.features(x[:1])[0]
     unknown = discriminator.real(features)
     torch.testing.assert_close(logits[:1], unknown)
     torch.testing.assert_close(logits[1:] - unknown, discriminator.label.weight.T @ features)
-    assert len(set(logits.tolist())) == 7
+    assert len(set(logits.tolist())) == TRAINING + 1
 
 
 def test_discriminator_is_spectrally_normalised():
@@ -323,7 +323,7 @@ def test_one_hot_of_an_unknown_label_is_empty():
 def test_stage_one_trains_the_label_encoder_and_the_mixture(batch):
     model = make()
     before = snapshot(model)
-    losses = model.stage_one(batch["image"], batch["shape"])
+    losses = model.stage_one(batch["image"], batch["identity"])
     assert losses.keys() == {"cls", "lkd"}
     assert moved(before, model) == {"label_encoder", "mixture"}
 
@@ -331,7 +331,7 @@ def test_stage_one_trains_the_label_encoder_and_the_mixture(batch):
 def test_stage_two_trains_everything_but_the_mixture(batch):
     model = make()
     before = snapshot(model)
-    losses = model.stage_two(batch["image"], batch["shape"])
+    losses = model.stage_two(batch["image"], batch["identity"])
     assert all(math.isfinite(loss) and not loss.requires_grad for loss in losses.values())
     others = {"label_encoder", "rest_encoder", "adversarial_classifier", "decoder", "discriminator"}
     assert moved(before, model) == others
@@ -351,7 +351,7 @@ def gradients_of_the_encoders(batch, **changes) -> dict[str, torch.Tensor]:
     """The encoders' gradients in stage two, from the same weights and noise."""
     model = make(**changes)
     torch.manual_seed(1)
-    model.stage_two(batch["image"], batch["shape"])
+    model.stage_two(batch["image"], batch["identity"])
     encoders = {"label": model.label_encoder, "rest": model.rest_encoder}
     return {name: torch.cat([p.grad.flatten() for p in encoder.parameters()]) for name, encoder in encoders.items()}
 
@@ -371,7 +371,7 @@ def test_adversarial_loss_reaches_the_decoder(batch):
     for weight in (0.0, 1.0):
         model = make(adversarial_weight=weight)
         torch.manual_seed(1)
-        model.stage_two(batch["image"], batch["shape"])
+        model.stage_two(batch["image"], batch["identity"])
         found.append(model.decoder.layers[-2].weight.grad.clone())
     assert not torch.allclose(*found)
 
@@ -385,7 +385,7 @@ def test_mixture_learns_slower_after_each_decay(batch):
             [dict(group) for group in model.optimizers["mixture"].param_groups]
         )
         before = model.mixture.means.detach().clone()
-        model.stage_one(batch["image"], batch["shape"])
+        model.stage_one(batch["image"], batch["identity"])
         sizes.append((model.mixture.means - before).abs().max().item())  # Adam's first step is as long as its rate
     rate = SMOKE.mixture_rate
     assert sizes == pytest.approx([rate, rate, rate / 10, rate / 100], rel=0.02)
@@ -404,7 +404,7 @@ def test_every_parameter_has_an_optimiser():
 def test_unlabelled_pictures_train_no_classifier_and_no_gaussian(batch):
     model = make()
     before = snapshot(model)
-    unlabelled = batch | {"shape": torch.full((8,), -1)}
+    unlabelled = batch | {"identity": torch.full((8,), -1)}
     losses = {}
     for _ in range(3):
         losses |= model.training_step(unlabelled)
@@ -418,8 +418,8 @@ def test_unlabelled_rows_change_no_gaussian_of_the_labelled(batch):
     for other in (0, 1):  # the unlabelled half: two different sets of pictures
         model = make().eval()  # BatchNorm would let the rows see each other
         image = batch["image"].clone()
-        image[4:] = PaperBirds(size=32, length=4, seed=other).batch(range(4))["image"]
-        label = torch.where(torch.arange(8) < 4, batch["shape"], -1)
+        image[4:] = PaperFaces(size=32, length=4, seed=other).batch(range(4))["image"]
+        label = torch.where(torch.arange(8) < 4, batch["identity"], -1)
         model.stage_one(image, label)
         found.append(model.mixture.means.grad.clone())
     torch.testing.assert_close(*found)
@@ -487,7 +487,7 @@ def test_inpainting_keeps_known_pixels_and_ignores_the_hole(batch):
 def test_classification_is_the_mixtures(batch):
     model = make().eval()
     density = model.log_density(batch["image"])
-    assert density.shape == (8, 6)
+    assert density.shape == (8, TRAINING)
     torch.testing.assert_close(density, model.mixture.log_density(model.encode(batch["image"]).z_s))
     assert torch.equal(model.classify(batch["image"]), density.argmax(1))
 
@@ -522,13 +522,13 @@ def test_wrong_config_is_named(changes, message):
 
 def test_wrong_batch_is_named(batch):
     model = make()
-    with pytest.raises(KeyError, match=r"needs 'shape' \(-1 where it is unknown\), got image"):
+    with pytest.raises(KeyError, match=r"needs 'identity' \(-1 where it is unknown\), got image"):
         model.training_step({"image": batch["image"]})
     with pytest.raises(ValueError, match=r"image must be \(B, 3, 32, 32\), got \(8, 3, 16, 16\)"):
         model.training_step(batch | {"image": batch["image"][..., :16, :16]})
-    for label in (torch.full((8,), 6), torch.full((8,), -2), torch.zeros(8), torch.zeros(8, 1, dtype=torch.int64)):
-        with pytest.raises(ValueError, match=r"shape must be integers \(B,\) in -1 … 5"):
-            model.training_step(batch | {"shape": label})
+    for label in (torch.full((8,), TRAINING), torch.full((8,), -2), torch.zeros(8), torch.zeros(8, 1, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"identity must be integers \(B,\) in -1 … 39"):
+            model.training_step(batch | {"identity": label})
     with pytest.raises(ValueError, match="image must be"):
         model.encode(batch["image"][:, :1])
 
@@ -591,7 +591,7 @@ def test_baseline_inpaints_with_the_label_given(batch):
 
 def test_baselines_wrong_use_is_named(batch):
     with pytest.raises(ValueError, match="a cgan has no encoder"):
-        make_baseline("cgan").encode(batch["image"], batch["shape"])
+        make_baseline("cgan").encode(batch["image"], batch["identity"])
     with pytest.raises(ValueError, match="kind must be .*'gan'"):
         replace(PRESETS["cgan"]["smoke"].method, kind="gan")
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from tutorial_lib.metrics.generation import extract, fid, inception_score, kid
+from tutorial_lib.metrics.generation import diversity, extract, fid, inception_score, kid, ms_ssim
 
 
 def gaussian(mean: np.ndarray, covariance: np.ndarray, n: int = 2000, seed: int = 0) -> np.ndarray:
@@ -130,3 +130,43 @@ def test_extract_runs_in_eval_mode_and_puts_the_mode_back():
 def test_extract_refuses_feature_maps():
     with pytest.raises(ValueError, match=r"shape \(B, D\), got \(2, 3, 4, 4\)"):
         extract(nn.Identity(), torch.rand(2, 3, 4, 4))
+
+
+# ---- MS-SSIM
+
+
+def grey(level: float, size: int) -> torch.Tensor:
+    """A picture (1, 3, size, size) of one grey, `level` in [0, 1]."""
+    return torch.full((1, 3, size, size), 2 * level - 1)
+
+
+@pytest.mark.parametrize(("size", "weight"), [(12, 1.0), (24, 0.8644), (64, 0.4760)])
+def test_ms_ssim_of_two_greys_is_the_luminance_of_the_coarsest_scale(size, weight):
+    luminance = (2 * 0.2 * 0.8 + 1e-4) / (0.2**2 + 0.8**2 + 1e-4)  # contrast and structure are the same
+    assert float(ms_ssim(grey(0.2, size), grey(0.8, size))) == pytest.approx(luminance**weight, rel=1e-3)
+
+
+def test_ms_ssim_is_one_for_equal_pictures_and_less_for_noisier_ones():
+    torch.manual_seed(0)
+    x = torch.rand(3, 3, 64, 64) * 2 - 1
+    noise = torch.randn_like(x)
+    values = torch.stack([ms_ssim(x, (x + share * noise).clamp(-1, 1)) for share in (0.0, 0.1, 0.5)])
+    assert values.shape == (3, 3)
+    torch.testing.assert_close(values[0], torch.ones(3))
+    assert (values[:-1] > values[1:]).all()
+
+
+def test_diversity_is_the_mean_over_pairs_and_classes():
+    levels = [[0.5, 0.5, 0.5], [0.2, 0.2, 0.8]]
+    pictures = torch.stack([torch.cat([grey(level, 12) for level in of_class]) for of_class in levels])
+    unlike = 1 - (2 * 0.2 * 0.8 + 1e-4) / (0.2**2 + 0.8**2 + 1e-4)
+    assert diversity(pictures) == pytest.approx((0 + 2 / 3 * unlike) / 2, rel=1e-3)
+
+
+def test_pictures_that_cannot_be_compared_are_named():
+    with pytest.raises(ValueError, match=r"two \(N, 3, H, W\), got \(1, 3, 12, 12\) and \(1, 3, 24, 24\)"):
+        ms_ssim(grey(0, 12), grey(0, 24))
+    with pytest.raises(ValueError, match=r"at least 12 pixels a side, got \(8, 8\)"):
+        ms_ssim(grey(0, 8), grey(0, 8))
+    with pytest.raises(ValueError, match=r"at least 2, 3, H, W\), got \(4, 1, 3, 12, 12\)"):
+        diversity(torch.zeros(4, 1, 3, 12, 12))

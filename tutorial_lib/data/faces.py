@@ -134,7 +134,8 @@ class PaperFaces(BatchedDataset):
 
     An item is a dict; a batch has the same names with a leading axis B: image (3, size, size) float in [-1, 1]; identity,
     expression, illumination, gaze int64; strength float in [0, 1], of no effect where the expression is neutral; nuisance (4,)
-    float in [-1, 1], in the order of `NUISANCE`. identities and weakest: see `sample_scene`.
+    float in [-1, 1], in the order of `NUISANCE`. identities and weakest: see `sample_scene`. anonymous: the held-out people
+    come without a name, identity -1, as pictures do whose label is unknown.
     """
 
     def __init__(
@@ -145,11 +146,12 @@ class PaperFaces(BatchedDataset):
         identities: Identities = "train",
         weakest: float = 0.2,
         device: str = "cpu",
+        anonymous: bool = False,
     ):
         if length < 1:
             raise ValueError(f"length must be at least 1, got {length}")
-        self.size, self.length, self.seed, self.device = size, length, seed, device
-        self.options = {"identities": identities, "weakest": weakest}
+        self.size, self.length, self.seed, self.device, self.anonymous = size, length, seed, device, anonymous
+        self.identities, self.weakest = identities, weakest
         self.batch([0])  # a wrong size or option fails here, not in the middle of a run
 
     def __len__(self) -> int:
@@ -160,11 +162,14 @@ class PaperFaces(BatchedDataset):
         indices = torch.as_tensor(list(indices), dtype=torch.int64)
         if indices.numel() and int(indices.max()) >= self.length:
             raise IndexError(f"picture {int(indices.max())} of a set of {self.length}")
-        return sample_scene(self.seed, indices, **self.options).to(self.device)
+        return sample_scene(self.seed, indices, identities=self.identities, weakest=self.weakest).to(self.device)
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Render the pictures `indices` together."""
-        return render(self.scenes(indices), self.size)
+        batch = render(self.scenes(indices), self.size)
+        if self.anonymous:
+            batch["identity"] = torch.where(batch["identity"] < TRAINING, batch["identity"], -1)
+        return batch
 
 
 # ---- the people -----------------------------------------------------------------------------------------------------------

@@ -1,11 +1,15 @@
-"""How close generated pictures are to real ones: FID, KID and Inception Score with any feature network.
+"""How close generated pictures are to real ones, and how different from each other.
+
+FID, KID and Inception Score with any feature network:
 
     real = extract(oracle.features, real_pictures)      # (N, D), once
     fake = extract(oracle.features, generated_pictures)
     fid(real, fake), kid(real, fake)
 
 torchmetrics computes the scores. It is given features instead of pictures, so one pass of the network serves all of
-them and no score depends on how torchmetrics scales pictures.
+them and no score depends on how torchmetrics scales pictures. MS-SSIM compares pictures pixel by pixel:
+
+    diversity(pictures_of_each_class)   # (C, n, 3, H, W): 0 if every class has one picture
 """
 
 import warnings
@@ -107,6 +111,42 @@ def inception_score(logits: np.ndarray, *, splits: int = 10, seed: int = 0) -> t
         metric.update(logits)
         mean, std = metric.compute()
     return float(mean), float(std) if splits > 1 else 0.0
+
+
+# The finer of the five scales of Wang et al. 2003 and their weights, scaled to the same sum: a picture of 64 pixels a side is
+# smaller than the coarser two need.
+_SCALES = {1: (1.0,), 2: (0.1356, 0.8644), 3: (0.0710, 0.4530, 0.4760)}
+
+
+def ms_ssim(one: Tensor, other: Tensor) -> Tensor:
+    """Multi-scale structural similarity of pairs of pictures (N, 3, H, W) in [-1, 1], (N,) in [0, 1]; 1 for equal ones.
+
+    Over three scales from 48 pixels a side on, over two from 24, else over one. Raises ValueError below 12.
+    """
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as similarity
+
+    if one.shape != other.shape or one.ndim != 4:
+        raise ValueError(f"pairs must be two (N, 3, H, W), got {tuple(one.shape)} and {tuple(other.shape)}")
+    side = min(one.shape[-2:])
+    if side < 12:
+        raise ValueError(f"pictures must be at least 12 pixels a side, got {tuple(one.shape[-2:])}")
+    scales = 3 if side >= 48 else 2 if side >= 24 else 1
+    pictures = ((x.as_subclass(Tensor).float() + 1) / 2 for x in (one, other))
+    parts = zip(*(x.split(250) for x in pictures), strict=True)
+    found = [similarity(*part, data_range=1.0, betas=_SCALES[scales], reduction="none", normalize="relu") for part in parts]
+    return torch.cat(found)
+
+
+def diversity(pictures: Tensor) -> float:
+    """Mean of 1 − MS-SSIM over all pairs of one class, mean over the classes; pictures (C, n, 3, H, W) in [-1, 1].
+
+    0 if a class has one picture, towards 1 if its pictures have nothing in common. The mean negative MS-SSIM of Ben-Yosef and
+    Weinshall 2018, moved by 1. Raises ValueError if there are no two pictures of a class.
+    """
+    if pictures.ndim != 5 or pictures.shape[1] < 2:
+        raise ValueError(f"pictures must be (classes, at least 2, 3, H, W), got {tuple(pictures.shape)}")
+    a, b = torch.triu_indices(pictures.shape[1], pictures.shape[1], offset=1)
+    return float(1 - torch.stack([ms_ssim(of_class[a], of_class[b]).mean() for of_class in pictures]).mean())
 
 
 def _features(values: np.ndarray, name: str) -> Tensor:

@@ -1,0 +1,116 @@
+"""The label-relevant VAE at the table: who, and everything else, each from a picture or from its prior; and what is missing."""
+
+from collections.abc import Mapping
+
+import torch
+from ipywidgets import Dropdown, FloatSlider, IntSlider, ToggleButtons
+from torch import Tensor
+
+from tutorial_lib.data.pictures import as_pictures
+from tutorial_lib.methods.gmvae import GMVAE
+from tutorial_lib.studies.gmvae import REGIONS, hole
+from tutorial_lib.widgets.panel import LETTERS, Panel, State, to_uint8
+
+PRIOR = -1  # the choice of the prior instead of a picture
+STRIP = ("the picture", "what is seen of it", "inpainted")
+
+
+def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor] | None = None) -> Panel:
+    """z_s from picture A, B, … or from a class, z_u from a picture or from N(0, I), and one of the pictures inpainted.
+
+    pictures (N, 3, H, W): up to seven; one place more is kept for a picture that the user uploads. `walk` moves z_s inside its
+    class by so many standard deviations along a random direction, the one of number `way`; the class of a picture is the one
+    the mixture reads off it. directions: how z_u moves with what has a name, (d_u,) each (studies.gmvae.directions); a slider
+    each. Raises ValueError if the model is in training mode, and for a direction that is no vector of z_u.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode; call model.eval() first")
+    if not 1 <= len(pictures) < len(LETTERS):
+        raise ValueError(f"pictures must be 1 … {len(LETTERS) - 1}, got {len(pictures)}")
+    config, device = model.config, model.step.device
+    directions = {name: torch.as_tensor(vector).float().to(device) for name, vector in (directions or {}).items()}
+    for name, vector in directions.items():
+        if vector.shape != (config.z_u_dim,):
+            raise ValueError(f"direction {name!r} must be ({config.z_u_dim},), got {tuple(vector.shape)}")
+    size = config.image_size
+    shown = [*as_pictures(pictures, size).split(1), as_pictures(pictures[:1], size)]  # the last is the upload's place
+
+    @torch.inference_mode()
+    def read(picture: Tensor) -> tuple[Tensor, Tensor, int]:
+        codes = model.encode(picture.to(device))
+        return codes.z_s, codes.mu_u, int(model.mixture.log_density(codes.z_s).argmax())
+
+    known = [read(picture) for picture in shown]
+    filled: dict[tuple[int, str], Tensor] = {}  # dragging a slider of the codes does not inpaint again
+
+    def inpainted(picture: int, region: str) -> Tensor:
+        if (picture, region) not in filled:
+            filled[picture, region] = model.inpaint(shown[picture].to(device), hole(region, size).to(device))
+        return filled[picture, region]
+
+    def noise(seed: int, dim: int) -> Tensor:
+        return torch.randn(1, dim, generator=torch.Generator().manual_seed(seed)).to(device)
+
+    @torch.inference_mode()
+    def draw(state: State):
+        label = torch.tensor([state["c"]], device=device)
+        mean, log_variance = model.mixture.component(label)
+        z_s = mean if state["label"] == PRIOR else known[state["label"]][0]
+        z_s = z_s + state["walk"] * torch.exp(0.5 * log_variance) * noise(state["way"], config.z_s_dim)
+        z_u = noise(state["z"], config.z_u_dim) if state["rest"] == PRIOR else known[state["rest"]][1]
+        for name, vector in directions.items():
+            z_u = z_u + state[name] * vector
+        whole, region = shown[state["picture"]], state["region"]
+        seen = whole.masked_fill(hole(region, size), 0)
+        strip = [to_uint8(picture[0]) for picture in (whole, seen, inpainted(state["picture"], region))]
+        return to_uint8(model.decode(z_s, z_u)[0]), strip
+
+    def upload(data: bytes):
+        shown[-1] = as_pictures(data, size)
+        known[-1] = read(shown[-1])
+        for region in REGIONS:
+            filled.pop((len(shown) - 1, region), None)
+        return to_uint8(shown[-1][0])
+
+    def follow(state: State) -> State:
+        return {} if state["label"] == PRIOR else {"c": known[state["label"]][2]}
+
+    def sample(seed: int) -> State:
+        random = torch.Generator().manual_seed(seed)
+        label, rest = torch.randint(len(pictures), (2,), generator=random).tolist()
+        return {"label": label, "rest": rest}
+
+    letters = [(LETTERS[i], i) for i in range(len(shown))]
+
+    def source() -> ToggleButtons:
+        return ToggleButtons(options=[*letters, ("prior", PRIOR)], value=0, description="from")
+
+    def slider(name: str, limit: float) -> FloatSlider:
+        return FloatSlider(0, min=-limit, max=limit, step=0.05, description=name)
+
+    return Panel(
+        {
+            "label, z_s": {
+                "label": source(),
+                "c": IntSlider(0, min=0, max=config.n_classes - 1, description="class"),
+                "way": IntSlider(0, min=0, max=100, description="way"),
+                "walk": slider("walk", 1.5),
+            },
+            "rest, z_u": {
+                "rest": source(),
+                "z": IntSlider(0, min=0, max=10_000, description="z_u"),
+                **{name: slider(name, 1.5) for name in directions},
+            },
+            "inpainting": {
+                "picture": ToggleButtons(options=letters, value=0, description="of"),
+                "region": Dropdown(options=list(REGIONS), description="missing"),
+            },
+        },
+        draw,
+        follow=follow,
+        sample=sample,
+        sources=0,
+        strip=STRIP,
+        pictures=[to_uint8(picture[0]) for picture in shown],
+        upload=upload,
+    )
