@@ -417,6 +417,8 @@ class UniformPosterior(nn.Module):
         """One attribute's codes (B, *code_shape) of a source."""
         encoder = self._encoder(name)
         if isinstance(source, Mapping):
+            if name not in source:
+                raise ValueError(f"{name}: the source has codes of {', '.join(source)} only")
             return source[name]
         if isinstance(source, Tensor) and tuple(source.shape[1:]) == self.config.code_shape:
             return source.to(self.step.device)
@@ -467,7 +469,7 @@ class ShallowConfig(AttributeConfig):
 
     image_size: int = 32
     attributes: Attributes = (("expression", 4), ("illumination", 5))
-    hidden: int = 256
+    hidden: int = 128
     code_dim: int = 16
     learning_rate: float = 1e-3
     disentanglement_weight: float = 1.0  # λ_dis

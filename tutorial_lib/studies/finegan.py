@@ -154,9 +154,9 @@ def reached(name: str, value: float, bars: dict[str, tuple[str, float]] = BARS) 
     return (value >= limit) == (sign == ">=")
 
 
-def beside_bars(figures: dict[str, float], bars: dict[str, tuple[str, float]]) -> list[str]:
-    """Lines of a table: the figures beside their bars, (">=" or "<=", limit) by name."""
-    lines = [f"{'PaperBirds':<24}{'measured':>10}{'bar':>10}"]
+def beside_bars(figures: dict[str, float], bars: dict[str, tuple[str, float]], data: str = "PaperBirds") -> list[str]:
+    """Lines of a table: the figures on `data` beside their bars, (">=" or "<=", limit) by name."""
+    lines = [f"{data:<24}{'measured':>10}{'bar':>10}"]
     for name, value in figures.items():
         bar = ""
         if name in bars:
