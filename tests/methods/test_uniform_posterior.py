@@ -464,7 +464,7 @@ def test_disentanglement_loss_makes_the_other_posterior_uniform():
     dis = {}
     for weight in (1.0, 0.0):
         torch.manual_seed(0)
-        model = ShallowModel(ShallowConfig(hidden=32, code_dim=8, learning_rate=3e-3, disentanglement_weight=weight))
+        model = ShallowModel(ShallowConfig(hidden=32, code_dim=8, learning_rate=1e-3, disentanglement_weight=weight))
         for _ in range(150):
             losses = model.training_step(faces)
         dis[weight] = float(losses["dis"])

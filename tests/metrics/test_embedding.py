@@ -25,3 +25,8 @@ def test_tsne_is_repeatable(blobs):
 def test_an_unknown_method_is_named(blobs):
     with pytest.raises(ValueError, match="method must be .*, got 'pca'"):
         embed(blobs[0], "pca")
+
+
+def test_equal_features_are_refused():
+    with pytest.raises(ValueError, match="all features are equal"):
+        embed(np.ones((20, 4)))

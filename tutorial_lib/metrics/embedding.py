@@ -8,6 +8,8 @@ def embed(features: np.ndarray, method: str = "tsne", seed: int = 0) -> np.ndarr
     features = np.asarray(features, dtype=np.float32)
     if features.ndim != 2 or len(features) < 5 or not np.isfinite(features).all():
         raise ValueError(f"features must be finite, (N, D) with N at least 5, got shape {features.shape}")
+    if not np.ptp(features, axis=0).any():  # scikit-learn's t-SNE would end the process
+        raise ValueError("all features are equal: there is nothing to lay out")
     if method == "tsne":
         from sklearn.manifold import TSNE
 
