@@ -1,4 +1,7 @@
-"""Building blocks under the field's names. All work on (B, C, H, W)."""
+"""Building blocks under the field's names. All work on (B, C, H, W). And what several papers train them with."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -100,3 +103,30 @@ def add_spectral_norm(module: nn.Module) -> nn.Module:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             spectral_norm(layer)
     return module
+
+
+def gradient_penalty(discriminator: nn.Module, real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> Tensor:
+    """Mean of (|dD/dx| - 1)² at points x between real and fake ones, each with a uniform weight of its own (WGAN-GP).
+
+    Gulrajani et al. 2017. A discriminator of several inputs, D(x, y), has a term and weights for each, all from one backward
+    pass. Of one that gives a map of scores the gradient is that of their sum.
+    """
+    mixed = []
+    for a, b in zip(real, fake, strict=True):
+        weight = torch.rand(len(a), *[1] * (a.ndim - 1), device=a.device)
+        mixed.append(torch.lerp(b.detach().float(), a.detach().float(), weight).requires_grad_())
+    with torch.autocast(mixed[0].device.type, enabled=False):  # second derivatives in full precision
+        score = discriminator(*mixed).sum()
+        gradients = torch.autograd.grad(score, mixed, create_graph=True)
+    norms = [gradient.flatten(1).square().sum(1).add(1e-12).sqrt() for gradient in gradients]
+    return sum((norm - 1).square().mean() for norm in norms)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """No gradients on the parameters of `network`, through which others are trained: they would be thrown away."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)

@@ -42,6 +42,24 @@ def test_scale_and_constant_dimensions_do_not_matter():
     assert hopkins(padded).mean == pytest.approx(hopkins(points).mean, abs=1e-6)
 
 
+def test_points_that_keep_to_a_corner_of_a_box_are_clustered_in_it():
+    points = 0.2 * np.random.default_rng(0).random((300, 2))
+    assert hopkins(points).mean == pytest.approx(0.5, abs=0.06)
+    assert hopkins(points, box=np.array([[0, 0], [1, 1]])).mean > 0.9
+
+
+def test_the_datas_own_box_is_the_default():
+    points = np.random.default_rng(0).random((100, 2))
+    box = np.stack([points.min(axis=0), points.max(axis=0)])
+    assert (hopkins(points, box=box).draws == hopkins(points).draws).all()
+
+
+@pytest.mark.parametrize("box", [[[0, 0], [1, 0.5]], [[0, 0, 0], [1, 1, 1]], [[0.5, 0], [1, 1]]])
+def test_a_box_must_hold_the_points(box):
+    with pytest.raises(ValueError, match=r"box must be \(2, 2\)"):
+        hopkins(np.random.default_rng(0).random((100, 2)), box=np.array(box))
+
+
 def test_repeatable_and_printed_with_its_spread():
     points = np.random.default_rng(0).random((200, 2))
     result = hopkins(points, seed=1)

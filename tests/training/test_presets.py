@@ -59,6 +59,13 @@ def test_infogan_is_of_finegans_size():
     assert sizes[1] == pytest.approx(sizes[0], rel=0.25)
 
 
+def test_stargan_is_of_uniform_posteriors_size():
+    with torch.device("meta"):
+        ours, theirs = (build(PRESETS[m]["laptop"].method) for m in ("uniform_posterior", "stargan"))
+    assert size(theirs.generator) == pytest.approx(size(ours.encoders) + size(ours.decoder), rel=0.25)
+    assert size(theirs.critic) == pytest.approx(size(ours.critic), rel=0.01)
+
+
 @pytest.mark.parametrize("name", [name for name in PRESETS["finegan"] if name != "smoke"])
 def test_finegans_data_show_its_background_critic_enough_background(name):
     preset = PRESETS["finegan"][name]

@@ -46,11 +46,10 @@ def test_gradients_by_hand_are_those_of_autograd():
     ("moved", "silent"), [({"alike": 1.0}, ("|dL/dM|", "|dL/dlogit| · 4")), ({"bias": -12.0}, ("|dL/dlogit| · 4",))]
 )
 def test_the_gradient_goes_where_layers_are_alike_or_the_mask_is_saturated(by_hand, moved, silent):
-    paper = decode(by_hand.strip["|dL/dM|"]).reshape(-1, 3).max(0)
-    assert any((decode(by_hand.strip[name]) < paper - 60).any() for name in silent)
+    assert all((decode(by_hand.strip[name]) < 200).any() for name in silent)
     by_hand.set(**moved)
     for name in silent:
-        assert (decode(by_hand.strip[name]) >= paper - 8).all()
+        assert (decode(by_hand.strip[name]) >= 250).all()
 
 
 def test_layers_by_hand_make_the_real_picture_where_the_mask_is_one(by_hand):

@@ -3,25 +3,30 @@
 InfoGAN: Chen et al., NeurIPS 2016, as FineGAN's paper uses it: one generator and one discriminator, whose code head must read
 the class off the whole picture. No stages, no masks, no boxes.
 
+StarGAN: Choi et al., CVPR 2018, as the uniform-posterior paper uses it: the label that a picture should get goes in beside the
+picture. One label, one strength.
+
 VAE, cVAE, cVAE-GAN and cGAN: what the label-relevant VAE (gmvae.py) is compared with, of the same layers and constants. The
 label is a one-hot vector beside the code, not a code of its own.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from itertools import pairwise
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutorial_lib.layers import conv3x3, orthogonal_init
+from tutorial_lib.data.pictures import as_pictures
+from tutorial_lib.layers import conv3x3, frozen, orthogonal_init
 from tutorial_lib.methods.finegan import ObjectDiscriminator, Stem, critic_loss, generator_loss
 from tutorial_lib.methods.gmvae import (
     Decoder,
     Discriminator,
     Encoder,
     NetworkConfig,
-    check_batch,
     check_image,
     decoder_loss,
     discriminator_loss,
@@ -31,6 +36,18 @@ from tutorial_lib.methods.gmvae import (
     kl_loss,
     one_hot,
     reconstruction_loss,
+)
+from tutorial_lib.methods.gmvae import check_batch as check_labelled
+from tutorial_lib.methods.uniform_posterior import (
+    AttributeConfig,
+    Attributes,
+    Critic,
+    InstanceResidualBlock,
+    check_batch,
+    check_label,
+    classification_loss,
+    normed,
+    wasserstein_loss,
 )
 
 
@@ -136,6 +153,137 @@ class InfoGANGenerator(nn.Module):
         return self.picture(self.stem(z, c)).tanh()
 
 
+# ---- StarGAN ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StarGANConfig(AttributeConfig):
+    """Constants of StarGAN; the defaults are the published ones."""
+
+    attributes: Attributes = (("expression", 4),)
+    widths: tuple[int, ...] = (64, 128, 256)  # of the generator: conv7, then a stride-2 convolution each, and back
+    residual_blocks: int = 6
+    critic_widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
+    critic_updates: int = 5  # for each of the generator
+    gradient_penalty: float = 10.0
+    classification_weight: float = 1.0
+    reconstruction_weight: float = 10.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, halvings in (("widths", len(self.widths) - 1), ("critic_widths", len(self.critic_widths))):
+            if halvings < 1 or self.image_size % 2**halvings:
+                raise ValueError(f"{name} halves a picture of {self.image_size} pixels {halvings} times")
+        if self.critic_updates < 1:
+            raise ValueError(f"critic_updates must be at least 1, got {self.critic_updates}")
+
+
+class StarGANGenerator(nn.Sequential):
+    """G(x, c): the picture and the target labels, one-hot as constant planes -> the picture with those labels."""
+
+    def __init__(self, config: StarGANConfig):
+        n_labels, widths = sum(n for _, n in config.attributes), config.widths
+        layers = [normed(nn.Conv2d(3 + n_labels, widths[0], 7, padding=3, bias=False), widths[0])]
+        layers += [normed(nn.Conv2d(a, b, 4, 2, 1, bias=False), b) for a, b in pairwise(widths)]
+        layers += [InstanceResidualBlock(widths[-1], "zeros") for _ in range(config.residual_blocks)]
+        layers += [normed(nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), b) for a, b in pairwise(widths[::-1])]
+        super().__init__(*layers, nn.Conv2d(widths[0], 3, 7, padding=3, bias=False), nn.Tanh())
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """images (B, 3, H, W), labels (B, n_labels), the attributes' one-hot vectors one after the other."""
+        planes = labels.to(images.dtype)[:, :, None, None].expand(-1, -1, *images.shape[-2:])
+        return super().forward(torch.cat([images, planes], 1))
+
+
+class StarGANCritic(Critic):
+    """The PatchGAN with a second head, which reads the labels off the whole picture."""
+
+    def __init__(self, config: StarGANConfig):
+        super().__init__(config.critic_widths)
+        cells = config.image_size >> len(config.critic_widths)
+        width = config.critic_widths[-1]
+        self.labels = nn.ModuleDict({name: nn.Conv2d(width, n, cells, bias=False) for name, n in config.attributes})
+
+    def read(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits (B, n_classes) of each attribute."""
+        features = self.trunk(images)
+        return {name: head(features).flatten(1).float() for name, head in self.labels.items()}
+
+
+class StarGAN(nn.Module):
+    """A generator that gives pictures new labels and, from the old labels, back; a critic that reads labels.
+
+    A batch is as UniformPosterior's.
+    """
+
+    name = "stargan"
+    averaged = ("generator",)
+
+    def __init__(self, config: StarGANConfig):
+        super().__init__()
+        self.config = config
+        self.generator, self.critic = StarGANGenerator(config), StarGANCritic(config)
+        self.optimizers = {
+            name: torch.optim.Adam(getattr(self, name).parameters(), lr=config.learning_rate, betas=config.betas)
+            for name in ("critic", "generator")
+        }
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    def translate(self, pictures: Any, **labels: int | Tensor) -> Tensor:
+        """Pictures (B, 3, H, W), of anything `data.pictures.as_pictures` takes, with a label for every attribute: (B,) or one.
+
+        Raises ValueError for a label that is missing, unknown or out of range.
+        """
+        images = as_pictures(pictures, self.config.image_size).to(self.step.device)
+        if unknown := sorted(labels.keys() - dict(self.config.attributes).keys()):
+            known = ", ".join(name for name, _ in self.config.attributes)
+            raise ValueError(f"no label {', '.join(unknown)}; this model has {known}")
+        target = {}
+        for name, n_classes in self.config.attributes:
+            if name not in labels:
+                raise ValueError(f"translate needs a label {name!r}")
+            label = check_label(name, n_classes, torch.as_tensor(labels[name]).reshape(-1)).to(images.device)
+            if len(label) not in (1, len(images)):
+                raise ValueError(f"{name}: {len(label)} labels do not go with {len(images)} pictures")
+            target[name] = label.expand(len(images))
+        return self._generate(images, target)
+
+    def _generate(self, images: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
+        codes = [one_hot(labels[name], n_classes) for name, n_classes in self.config.attributes]
+        return self.generator(images, torch.cat(codes, 1))
+
+    def training_step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One update of the critic and, every `critic_updates` steps, one of the generator; returns the losses."""
+        config = self.config
+        image, labels = check_batch(config, batch)
+        order = torch.randperm(len(image), device=image.device)  # target labels are those of another picture
+        target = {name: label[order] for name, label in labels.items()}
+        self.step += 1
+        trains_generator = int(self.step) % config.critic_updates == 0
+        with torch.set_grad_enabled(trains_generator):
+            fake = self._generate(image, target).float()
+
+        d, penalty = wasserstein_loss(self.critic, image, fake.detach(), config.gradient_penalty)
+        c = classification_loss(self.critic.read(image), labels)
+        self._update("critic", d + config.classification_weight * c)
+        losses = {"d": d, "penalty": penalty, "c": c}
+        if trains_generator:
+            with frozen(self.critic):
+                terms = {
+                    "adversarial": -self.critic(fake).mean(),
+                    "cls_picture": config.classification_weight * classification_loss(self.critic.read(fake), target),
+                    "rec": config.reconstruction_weight * F.l1_loss(self._generate(fake, labels).float(), image),
+                }
+                self._update("generator", sum(terms.values()))
+            losses |= terms
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[name].step()
+
+
 # ---- cVAE-GAN, and what remains of it without a part ------------------------------------------------------------------------
 
 Kind = Literal["vae", "cvae", "cvaegan", "cgan"]
@@ -217,7 +365,7 @@ class CVAEGAN(nn.Module):
     def training_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One update of D, if there is one, and one of the encoder with the decoder; returns the losses."""
         config = self.config
-        image, label = check_batch(config, batch)
+        image, label = check_labelled(config, batch)
         losses, codes, labels = {}, [], []
         if self.encoder is not None:
             mu, sigma = self.encode(image, label)

@@ -18,8 +18,6 @@ published constants at 128 x 128; the fields under "departures" are off by defau
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
@@ -29,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.pictures import as_pictures
-from tutorial_lib.layers import ResidualBlock, UpConv, conv3x3, orthogonal_init, same_block, up_block
+from tutorial_lib.layers import ResidualBlock, UpConv, conv3x3, frozen, orthogonal_init, same_block, up_block
 from tutorial_lib.methods.finegan import (
     CodeBlock,
     ObjectDiscriminator,
@@ -260,16 +258,6 @@ class ComGAN(nn.Module):
         self.optimizers["generator"].step()
         self.step += 1
         return losses
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """No gradients on the parameters of `network`, through which others are trained: they would be thrown away."""
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

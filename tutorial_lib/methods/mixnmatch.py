@@ -22,7 +22,14 @@ from torch import Tensor, nn
 
 from tutorial_lib.codes import NAMES, Codes
 from tutorial_lib.data.pictures import as_pictures
-from tutorial_lib.layers import ResidualBlock, add_spectral_norm, conv3x3, orthogonal_init, same_block
+from tutorial_lib.layers import (
+    ResidualBlock,
+    add_spectral_norm,
+    conv3x3,
+    gradient_penalty,
+    orthogonal_init,
+    same_block,
+)
 from tutorial_lib.methods.finegan import FineGAN, FineGANConfig, Stages, checked, critic_loss, generator_loss
 
 # ---- config ---------------------------------------------------------------------------------------------------------------
@@ -144,22 +151,6 @@ class PairDiscriminator(nn.Module):
         for std, linear in zip(self.noise, self.code, strict=True):
             code = F.leaky_relu(linear(code + std * torch.randn_like(code)), 0.2)
         return self.joint(torch.cat([self.image(images), code], 1)).flatten()
-
-
-def gradient_penalty(discriminator: nn.Module, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> Tensor:
-    """(|dD/dx| - 1)² + (|dD/dy| - 1)² at pairs (x, y) between real and fake ones, each input with a uniform weight of its own.
-
-    Gulrajani et al. 2017, for two inputs; both gradients come from one backward pass.
-    """
-    mixed = []
-    for a, b in zip(real, fake, strict=True):
-        weight = torch.rand(len(a), *[1] * (a.ndim - 1), device=a.device)
-        mixed.append(torch.lerp(b.detach().float(), a.detach().float(), weight).requires_grad_())
-    with torch.autocast(mixed[0].device.type, enabled=False):  # second derivatives in full precision
-        score = discriminator(*mixed).sum()
-        gradients = torch.autograd.grad(score, mixed, create_graph=True)
-    norms = [gradient.flatten(1).square().sum(1).add(1e-12).sqrt() for gradient in gradients]
-    return sum((norm - 1).square().mean() for norm in norms)
 
 
 # ---- code mode ------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ class Clustering:
 
 def score_clusters(features: np.ndarray, classes: np.ndarray, n_clusters: int | None = None, seed: int = 0) -> Clustering:
     """k-means on features (N, D), as many clusters as there are classes unless told, scored against classes (N,)."""
-    classes = _labels(classes, "classes")
+    classes = checked_labels(classes, "classes")
     labels = kmeans(features, n_clusters or len(np.unique(classes)), seed)
     return Clustering(labels, nmi(labels, classes), hungarian_accuracy(labels, classes))
 
@@ -57,7 +57,8 @@ def hungarian_accuracy(labels: np.ndarray, classes: np.ndarray) -> float:
     return float(counts[linear_sum_assignment(counts, maximize=True)].sum() / counts.sum())
 
 
-def _labels(values: np.ndarray, name: str) -> np.ndarray:
+def checked_labels(values: np.ndarray, name: str) -> np.ndarray:
+    """Labels (N,) as they are. Raises ValueError if they are not integers, or none."""
     values = np.asarray(values)
     if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iub":
         raise ValueError(f"{name} must be integer labels of shape (N,), got {values.dtype} {values.shape}")
@@ -65,7 +66,7 @@ def _labels(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def _same_length(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labels, classes = _labels(labels, "labels"), _labels(classes, "classes")
+    labels, classes = checked_labels(labels, "labels"), checked_labels(classes, "classes")
     if len(labels) != len(classes):
         raise ValueError(f"labels and classes must have one length, got {len(labels)} and {len(classes)}")
     return labels, classes

@@ -17,12 +17,17 @@ class Hopkins:
         return f"{self.mean:.2f} ± {self.std:.2f}"
 
 
-def hopkins(points: np.ndarray, *, draws: int = 50, m: int | None = None, seed: int = 0) -> Hopkins:
+def hopkins(
+    points: np.ndarray, *, draws: int = 50, m: int | None = None, seed: int = 0, box: np.ndarray | None = None
+) -> Hopkins:
     """Cluster tendency of points (N, d): H = Σu^d / (Σu^d + Σw^d) (Banerjee & Dave 2004), repeated `draws` times.
 
     u: distances from m points, uniform in the data's bounding box, to the nearest data point. w: distances from m
     data points to the nearest other one. m defaults to a tenth of the points, at most 100. About 0.5: no clusters;
     above 0.75: clustered at 90 %. Dimensions without extent are dropped, and do not count in d.
+
+    box: the lowest and highest corner (2, d) of another box than the data's own. With that of a larger set the question becomes
+    whether these points keep together within the set.
 
     In many dimensions the box says more than clusters do: a Gaussian is far from filling it, and scores near 1.
     """
@@ -37,18 +42,23 @@ def hopkins(points: np.ndarray, *, draws: int = 50, m: int | None = None, seed: 
         raise ValueError(f"needs at least 2 points and 1 <= m <= N, got N = {len(points)} and m = {m}")
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
-    points = points[:, np.ptp(points, axis=0) > 0]
+    box = np.stack([points.min(axis=0), points.max(axis=0)]) if box is None else np.asarray(box, dtype=np.float64)
+    if box.shape != (2, points.shape[1]) or not (box[0] <= points).all() or not (points <= box[1]).all():
+        raise ValueError(
+            f"box must be (2, {points.shape[1]}), its lowest and highest corner, with the points inside, got {box}"
+        )
+    extended = np.ptp(points, axis=0) > 0
+    points, box = points[:, extended], box[:, extended]
     dimension = points.shape[1]
     if dimension == 0:
         raise ValueError("all points are equal: the statistic is undefined")
 
     # A spawned stream: default_rng(seed) would throw the very points that uniform data of the same seed consists of.
     rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
-    low, high = points.min(axis=0), points.max(axis=0)
     neighbours = NearestNeighbors().fit(points)
     other = neighbours.kneighbors(points, n_neighbors=2)[0][:, 1]  # column 0 is the point itself, or its double
-    box = rng.uniform(low, high, size=(draws, m, dimension))
-    u = neighbours.kneighbors(box.reshape(-1, dimension), n_neighbors=1)[0].reshape(draws, m)
+    thrown = rng.uniform(*box, size=(draws, m, dimension))
+    u = neighbours.kneighbors(thrown.reshape(-1, dimension), n_neighbors=1)[0].reshape(draws, m)
     w = np.stack([other[rng.choice(len(points), m, replace=False)] for _ in range(draws)])
 
     # u^d overflows in many dimensions, so the ratio is taken between logarithms.

@@ -10,7 +10,6 @@ from torch import Tensor
 from tutorial_lib.data.birds import PaperBirds, render
 from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.methods.comgan import DSComGAN, LayerCodes, Segmenter
-from tutorial_lib.plots.style import SEQUENTIAL
 from tutorial_lib.widgets.panel import LETTERS, Panel, State, to_uint8
 
 _LIMIT = 2.5  # a component of z lies beyond it once in eighty draws
@@ -76,8 +75,8 @@ def composition_panel(size: int = 64, seed: int = 0) -> Panel:
 
 
 def _heat(gradient: Tensor) -> np.ndarray:
-    """|gradient| (1, H, W) from 0 (paper) to 1 and more (ink), uint8 (H, W, 3)."""
-    return (255 * SEQUENTIAL(gradient[0].abs().clamp(max=1).numpy())[..., :3]).round().astype(np.uint8)
+    """|gradient| (1, H, W), white where it is 0 and black where it is 1 or more."""
+    return to_uint8(1 - gradient.abs().clamp(max=1))
 
 
 def ds_comgan_panel(model: DSComGAN, *, tied: bool = False, sources: int = 6, components: int = 8) -> Panel:

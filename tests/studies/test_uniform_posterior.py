@@ -1,0 +1,231 @@
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from tutorial_lib.data.faces import EXPRESSIONS, ILLUMINATIONS, PaperFaces, render
+from tutorial_lib.methods.baselines import StarGAN
+from tutorial_lib.methods.uniform_posterior import UniformPosterior
+from tutorial_lib.metrics.control import ControlMatrix
+from tutorial_lib.metrics.face_oracle import FaceOracle
+from tutorial_lib.studies import uniform_posterior as study
+from tutorial_lib.training import checkpoints
+from tutorial_lib.training.presets import PRESETS, build
+
+KEYS = {
+    "hopkins.with", "hopkins.without", "hopkins.with.worst", "hopkins.without.worst", "entropy.expression_from_identity",
+    "entropy.identity_from_expression", "own.accuracy", "synthesis.accuracy", "fid", "stargan.fid", "stargan.accuracy",
+    "intensity", "stargan.intensity", "identity.kept", "probe.leak",
+}  # fmt: skip
+
+
+def smoke(method: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build(PRESETS[method]["smoke"].method).eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> UniformPosterior:
+    return smoke("uniform_posterior")
+
+
+@pytest.fixture(scope="module")
+def stargan() -> StarGAN:
+    return smoke("stargan")
+
+
+@pytest.fixture(scope="module")
+def oracle() -> FaceOracle:
+    return smoke("face_oracle")
+
+
+def run(disentangled: bool, seed: int, values: list[float], spread: float = 0.0) -> study.Shallow:
+    """A run with one Hopkins value for each expression, and 0.1 more in code space."""
+
+    def rows(more: float) -> list:
+        return [[[value + more, spread]] * len(ILLUMINATIONS) for value in values]
+
+    return study.Shallow(disentangled, seed, 10, 1.0, {"plane": rows(0), "codes": rows(0.1)}, {}, 1.0, [], [], [])
+
+
+# ---- Table III
+
+
+def test_hopkins_sees_light_that_keeps_to_a_corner_of_its_expressions_cluster():
+    rng = np.random.default_rng(0)
+    expression, illumination = rng.integers(4, size=2000), rng.integers(5, size=2000)
+    clusters = 10 * expression[:, None] + rng.random((2000, 2))
+    mixed = np.array(study.illumination_hopkins(clusters, expression, illumination))
+    clusters[:, 0] = 10 * expression + (illumination + rng.random(2000)) / 5  # a fifth of the cluster for each light
+    apart = np.array(study.illumination_hopkins(clusters, expression, illumination))
+    assert mixed.shape == apart.shape == (4, 5, 2)
+    assert mixed[..., 0].mean() == pytest.approx(0.5, abs=0.05)
+    assert apart[..., 0].min() > 0.8
+
+
+def test_table3_is_the_mean_over_illuminations_and_seeds_with_its_spread():
+    runs = [
+        run(True, 0, [0.4, 0.5, 0.6, 0.7], 0.3),
+        run(True, 1, [0.6, 0.5, 0.6, 0.7], 0.3),
+        run(False, 0, [0.9, 0.8, 0.8, 0.8]),
+    ]
+    table = study.table3(runs)
+    assert table[True]["neutral"] == (pytest.approx(0.5), pytest.approx(math.hypot(0.1, 0.3), abs=1e-4))
+    assert [row[0] for row in table[False].values()] == pytest.approx([0.9, 0.8, 0.8, 0.8])
+    assert study.table3(runs, "codes")[False]["scream"][0] == pytest.approx(0.9)
+    assert study.hopkins_figures(runs) == pytest.approx(
+        {"hopkins.with": 0.575, "hopkins.with.worst": 0.7, "hopkins.without": 0.825, "hopkins.without.worst": 0.8}
+    )
+    assert study.table3([]) == study.hopkins_figures([]) == {}
+
+
+def test_ablation_trains_both_rows_keeps_them_and_goes_on_where_it_stopped(monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
+    monkeypatch.setenv("TUTORIAL_LIB_DATA", str(tmp_path))
+    monkeypatch.setitem(PRESETS["uniform_posterior_shallow"], "laptop", PRESETS["uniform_posterior_shallow"]["smoke"])
+    folder, trained = tmp_path / "results" / "uniform_posterior_ablation", []
+
+    def counted(model, *args):
+        trained.append(model.config.disentanglement_weight)
+        return train(model, *args)
+
+    train = study.train
+    monkeypatch.setattr(study, "train", counted)
+    figures = study.ablate(folder, steps=2, seeds=1, samples=300)
+    assert figures.keys() == {"with_0", "without_0"} and figures["with_0"].keys() == set(EXPRESSIONS)
+    assert trained == [1.0, 0.0]
+    first, second = study.stored_runs()
+    assert (first.name, second.name) == ("with_0", "without_0")
+    assert np.shape(first.plane) == (300, 2) and len(first.illumination) == 300
+    assert {name: np.shape(values) for name, values in first.hopkins.items()} == dict.fromkeys(study.SPACES, (4, 5, 2))
+    assert 0 <= first.entropy <= 1 and first.accuracy.keys() == {"expression", "illumination"}
+
+    (folder / "without_0.json").unlink()
+    assert study.ablate(folder, steps=2, seeds=1, samples=300) == figures  # the same numbers, from the same seed
+    assert trained == [1.0, 0.0, 0.0]
+
+
+# ---- what codes say
+
+
+def test_entropy_is_a_share_of_its_ceiling():
+    assert study.entropy_share(torch.zeros(3, 7)) == pytest.approx(1)
+    assert study.entropy_share(200 * torch.eye(4)) == pytest.approx(0, abs=1e-6)
+    logits = torch.tensor([[0.0, 1.0, -2.0], [3.0, 0.5, 0.0]])
+    expected = np.mean([stats.entropy(row) for row in logits.softmax(1).numpy()]) / math.log(3)
+    assert study.entropy_share(logits) == pytest.approx(expected)
+
+
+def test_classifiers_that_know_nothing_have_all_the_entropy():
+    model = smoke("uniform_posterior")
+    for classifier in model.classifiers.values():
+        torch.nn.init.zeros_(classifier.logits.weight)
+        torch.nn.init.zeros_(classifier.logits.bias)
+    said = study.posteriors(model, 120)
+    entropies = [value for name, value in said.items() if name.startswith("entropy.")]
+    assert len(entropies) == 4 * 5 and entropies == pytest.approx([1.0] * 20)
+    gazes = PaperFaces(32, length=120, seed=study.SEED).batch(range(120))["gaze"]
+    assert said["own.gaze"] == pytest.approx(float((gazes == 0).float().mean()))  # argmax of equal logits is the first
+
+
+def test_probe_matrix_has_a_row_for_each_code(model):
+    matrix = study.probe_matrix(model, 400)
+    assert matrix.rows == ("identity", "expression", "illumination", "gaze", "rest")
+    assert matrix.columns == ("identity", "expression", "illumination", "gaze")
+    assert matrix.values.min() >= 0 and matrix.values.max() <= 1
+    assert matrix["gaze", "illumination"] > 0.5  # an untrained encoder keeps what it sees
+
+
+def test_probe_leak_is_the_largest_ratio_to_chance_off_the_diagonal():
+    values = np.array([[1.0, 0.3], [0.2, 1.0], [0.1, 0.26]])
+    matrix = ControlMatrix(values, ("identity", "expression", "rest"), ("identity", "expression"))
+    assert study.probe_leak(matrix, {"identity": 8, "expression": 4}) == pytest.approx(0.2 * 8)
+    assert study.probe_leak(matrix, {"identity": 5, "expression": 4}) == pytest.approx(0.3 * 4)
+
+
+# ---- synthesis
+
+
+def test_targets_are_neutral_and_everyone_is_held_out():
+    batches = list(study.pairs(32, 120))
+    assert [len(target["image"]) for target, _ in batches] == [100, 20]
+    for target, donor in batches:
+        assert (target["expression"] == study.NEUTRAL).all()
+        assert target["identity"].min() >= 40 and donor["identity"].min() >= 40
+        assert not torch.equal(target["identity"], donor["identity"])
+    assert torch.cat([donor["expression"] for _, donor in batches]).unique().tolist() == [0, 1, 2, 3]
+
+
+class Truth:
+    """A model that draws the true answer: the target's face with the donor's expression and strength."""
+
+    config = SimpleNamespace(image_size=64)
+
+    def __init__(self, n: int):
+        self.faces, self.n, self.done = PaperFaces(64, length=2 * n, seed=study.SEED + 3, identities="held_out"), n, 0
+
+    def swap(self, image, *, expression):
+        rows = range(self.done, self.done + len(image))
+        self.done += len(image)
+        donor = self.faces.scenes([self.n + i for i in rows])
+        assert torch.equal(expression, render(donor, 64)["image"])
+        return render(self.faces.scenes(rows).replace(expression=donor.expression, strength=donor.strength), 64)["image"]
+
+
+def test_true_answers_score_as_well_as_the_oracle_reads():
+    oracle = checkpoints.load("face_oracle")
+    result = study.synthesise(Truth(120), oracle, 120)
+    assert result.accuracy() > 0.95
+    assert result.intensity() > 0.95
+    assert result.kept(study.gallery(oracle, 200)) == 1
+
+
+class Unchanged(Truth):
+    """A model that returns the target."""
+
+    def swap(self, image, *, expression):
+        return image
+
+
+def test_unchanged_targets_keep_their_identity_and_nothing_else():
+    oracle = checkpoints.load("face_oracle")
+    result = study.synthesise(Unchanged(120), oracle, 120)
+    neutral = float((result.expression == study.NEUTRAL).float().mean())
+    assert result.accuracy() == pytest.approx(neutral, abs=0.05)
+    assert abs(result.intensity()) < 0.3
+    assert result.kept(study.gallery(oracle, 200)) == 1
+
+
+def test_a_strength_that_never_changes_has_no_intensity():
+    reading = SimpleNamespace(strength=torch.full((4,), 0.5))
+    result = study.Synthesis(reading, torch.zeros(4), torch.tensor([1, 1, 2, 0]), torch.tensor([0.2, 0.9, 0.4, 1.0]))
+    assert result.intensity() == 0
+    reading.strength = torch.tensor([0.1, 0.8, 0.3, 0.0])  # the neutral face does not count
+    assert result.intensity() == pytest.approx(1)
+
+
+# ---- all of it
+
+
+def test_evaluation_has_the_figures_and_no_others(monkeypatch, tmp_path, model, stargan, oracle):
+    monkeypatch.setattr(study, "load", {"face_oracle": oracle, "stargan": stargan}.__getitem__)
+    monkeypatch.setattr(study, "stored_runs", lambda: [run(True, 0, [0.5] * 4), run(False, 0, [0.8] * 4)])
+    figures = study.evaluate(model, samples=400)
+    assert figures.keys() == KEYS
+    assert all(isinstance(value, float) and math.isfinite(value) for value in figures.values())
+    assert (figures["hopkins.with"], figures["hopkins.without.worst"]) == pytest.approx((0.5, 0.8))
+
+
+def test_table_has_bars_and_the_papers_tables():
+    runs = [run(True, 0, [0.5, 0.6, 0.55, 0.5]), run(False, 0, [0.8, 0.9, 0.85, 0.8])]
+    lines = study.table({"intensity": 0.85, "identity.kept": 0.5, "fid": 12.3}, runs).splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in reversed(lines) if line}
+    assert rows["intensity"] == ["0.850", ">=", "0.80"]
+    assert rows["identity.kept"][-1] == "missed"
+    assert rows["fid"] == ["12.300"]
+    assert rows["scream"] == ["0.60", "±", "0.00", "0.90", "±", "0.00", "0.52", "±", "0.11", "0.86", "±", "0.08"]
+    assert rows["StarGAN"][:3] == ["0.99", "/", "75.39"]
+    assert "nan" in study.table({}, [])
