@@ -2,7 +2,8 @@
 
     .venv/bin/python scripts/readme_picture.py
 
-readme.png is the true answer, mixed by the renderer; finegan_mixing.png is what the shipped FineGAN makes of the same task.
+readme.png is the true answer, mixed by the renderer; finegan_mixing.png is what the shipped FineGAN makes of the same task, from
+codes; mixnmatch_mixing.png what the shipped MixNMatch makes of it, from the very pictures of readme.png.
 """
 
 import torch
@@ -36,6 +37,17 @@ def by_finegan(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(model.generate(codes).image for codes in (dresses, birds, mixed))
 
 
+@torch.no_grad()
+def by_mixnmatch(seed: int = 286) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, from the renderer's pictures, in feature mode."""
+    model = checkpoints.load("mixnmatch")
+    pictures = PaperBirds(length=DRESSES + BIRDS, seed=seed).batch(range(DRESSES + BIRDS))["image"].as_subclass(Tensor)
+    dresses, birds = pictures[:DRESSES], pictures[DRESSES:]
+    row, column = pairs()
+    mixed = model.mix(background=dresses[column], texture=dresses[column], shape=birds[row], mode="feature")
+    return dresses, birds, mixed.image
+
+
 def pairs() -> tuple[Tensor, Tensor]:
     """Row and column of every entry of the table."""
     return tuple(torch.cartesian_prod(torch.arange(BIRDS), torch.arange(DRESSES)).unbind(1))
@@ -53,3 +65,4 @@ def draw(name: str, dresses: Tensor, birds: Tensor, mixed: Tensor) -> None:
 if __name__ == "__main__":
     draw("readme.png", *by_renderer())
     draw("finegan_mixing.png", *by_finegan())
+    draw("mixnmatch_mixing.png", *by_mixnmatch())

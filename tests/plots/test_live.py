@@ -120,3 +120,11 @@ def test_no_figure_is_left_open():
     before = plt.get_fignums()
     LiveView(interval=0)(progress())
     assert plt.get_fignums() == before
+
+
+def test_many_losses_stand_below_the_pictures():
+    view = LiveView(interval=0)
+    view(progress(10, **{f"loss_{i}": 1.0 for i in range(18)}))
+    sheet, curves = view.figure.subfigs
+    assert len([axes for axes in curves.axes if axes.get_visible()]) == 18
+    assert curves.bbox.y1 <= sheet.bbox.y0 + 1

@@ -78,16 +78,22 @@ class LiveView:
             rows, labels = [flat[i * self.columns : (i + 1) * self.columns] for i in range(whole)], None
         steps, values = series(self._log)
 
+        sheet_width = 0.62 * len(rows[0]) + 0.07 * max((len(label) for label in labels or []), default=0)
+        sheet_height = 0.62 * len(rows) + 0.35
         n_columns = 2 if len(values) > 3 else 1
         n_rows = math.ceil(len(values) / n_columns)
-        sheet_width = 0.62 * len(rows[0]) + 0.07 * max((len(label) for label in labels or []), default=0)
-        height = max(0.62 * len(rows) + 0.35, 0.85 * n_rows)
-        figure = new_figure(sheet_width + 1.75 * n_columns, height)
-        left, right = figure.subfigures(1, 2, width_ratios=[sheet_width, 1.75 * n_columns])
-        axes = left.add_subplot()
+        if 0.85 * n_rows <= 2 * sheet_height:  # curves to the right of the pictures, or below if they are many
+            figure = new_figure(sheet_width + 1.75 * n_columns, max(sheet_height, 0.85 * n_rows))
+            first, second = figure.subfigures(1, 2, width_ratios=[sheet_width, 1.75 * n_columns])
+        else:
+            n_columns = max(2, round(sheet_width / 1.5))
+            n_rows = math.ceil(len(values) / n_columns)
+            figure = new_figure(sheet_width, sheet_height + 0.85 * n_rows)
+            first, second = figure.subfigures(2, 1, height_ratios=[sheet_height, 0.85 * n_rows])
+        axes = first.add_subplot()
         draw_grid(axes, rows, labels)
         axes.set_title(f"step {progress.step:,} of {progress.steps:,}")
-        panels = right.subplots(n_rows, n_columns, squeeze=False)
+        panels = second.subplots(n_rows, n_columns, squeeze=False)
         draw_curves(panels.flat, steps, values, until=progress.steps)
         return figure
 

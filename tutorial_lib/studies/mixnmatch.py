@@ -238,7 +238,7 @@ ABLATIONS: dict[str, tuple[str, str, str, dict]] = {
 }
 
 
-def ablate(folder: Path, *, steps: int = 600, seed: int = 0, samples: int = 2000) -> dict[str, dict[str, float]]:
+def ablate(folder: Path, *, steps: int = 400, seed: int = 0, samples: int = 2000) -> dict[str, dict[str, float]]:
     """Train every ablation for the same steps: those of code mode from the shipped FineGAN, those of feature mode from the
     shipped generator and encoders. Writes figures.json and a sheet of mixes after each; rows that are there already, of as many
     steps and the same seed, are kept."""
