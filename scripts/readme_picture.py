@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/readme_picture.py
 
-readme.png is the true answer, mixed by the renderer; finegan_mixing.png is what the shipped FineGAN makes of the same task, from
-codes; mixnmatch_mixing.png what the shipped MixNMatch makes of it, from the very pictures of readme.png.
+readme.png is the true answer, mixed by the renderer; finegan_mixing.png is what the shipped FineGAN makes of the same task,
+from codes; mixnmatch_mixing.png is what the shipped MixNMatch makes of it, from the very pictures of readme.png.
 """
 
 import torch

@@ -1,27 +1,37 @@
-"""What can be read off features at all: the accuracy of a linear probe on samples that it was not fitted to."""
+"""What can be read off features at all: the score of a linear probe on samples that it was not fitted to.
+
+linear_probe(z_s, identity)      # accuracy, of labels (N,)
+linear_probe(z_u, nuisance)      # R², of floats (N,) or (N, k)
+"""
 
 import numpy as np
 
-from tutorial_lib.metrics.clustering import checked_labels
+MANY = 512  # features beyond which logistic regression is slow, and ridge regression onto the classes reads the labels
 
 
-def linear_probe(features: np.ndarray, labels: np.ndarray, *, alpha: float = 1.0, seed: int = 0) -> float:
-    """Accuracy in [0, 1] of a linear classifier of labels (N,) from features (N, D); guessing gets the commonest one's share.
+def linear_probe(features: np.ndarray, factor: np.ndarray, *, folds: int = 5, seed: int = 0) -> float:
+    """How well a linear model reads a factor off features (N, D); the mean over `folds`.
 
-    One half of the samples is fitted, the other scored, then the other way round. A ridge regression onto the classes: solved
-    in closed form, also where features are many more than samples. Features are scaled to mean 0 and variance 1 first; alpha is
-    the penalty, per feature.
+    Integer labels (N,): accuracy; guessing gets the commonest one's share. Floats (N,) or (N, k): R², mean over components;
+    negative is worse than guessing the mean. Features are scaled to mean 0 and variance 1 first; penalties are scikit-learn's
+    own, or in proportion to D where features are many. Raises ValueError for features that are not finite or do not fit the
+    factor, and if a label has fewer samples than there are folds.
     """
-    from sklearn.linear_model import RidgeClassifier
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.linear_model import LogisticRegression, RidgeClassifier, RidgeCV
+    from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    features, labels = np.asarray(features), checked_labels(labels, "labels")
-    if features.ndim != 2 or len(features) != len(labels) or not np.isfinite(features).all():
-        raise ValueError(f"features must be finite and of shape ({len(labels)}, D), got shape {features.shape}")
-    if len(np.unique(labels)) < 2 or np.unique(labels, return_counts=True)[1].min() < 2:
-        raise ValueError("labels needs at least 2 classes, and each at least twice")
-    probe = make_pipeline(StandardScaler(), RidgeClassifier(alpha=alpha * features.shape[1]))
-    halves = StratifiedKFold(2, shuffle=True, random_state=seed)
-    return float(cross_val_score(probe, features, labels, cv=halves).mean())
+    features, factor = np.asarray(features, dtype=np.float64), np.asarray(factor)
+    if features.ndim != 2 or len(features) != len(factor) or not np.isfinite(features).all():
+        raise ValueError(f"features must be finite and of shape ({len(factor)}, D), got shape {features.shape}")
+    if np.issubdtype(factor.dtype, np.integer):
+        counts = np.unique(factor, return_counts=True)[1]
+        if len(counts) < 2 or counts.min() < folds:
+            raise ValueError(f"labels need at least 2 classes, each at least {folds} times, got {counts.tolist()}")
+        many = features.shape[1] > MANY
+        model = RidgeClassifier(alpha=features.shape[1]) if many else LogisticRegression(max_iter=1000)
+        split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    else:
+        model, split = RidgeCV(np.logspace(-2, 4, 7)), KFold(folds, shuffle=True, random_state=seed)
+    return float(cross_val_score(make_pipeline(StandardScaler(), model), features, factor, cv=split).mean())

@@ -26,7 +26,7 @@ from tutorial_lib.methods.baselines import CVAEGAN
 from tutorial_lib.methods.gmvae import GMVAE, kl_loss
 from tutorial_lib.metrics.face_oracle import FaceOracle
 from tutorial_lib.metrics.generation import diversity, fid, inception_score, ms_ssim
-from tutorial_lib.metrics.probes import probe
+from tutorial_lib.metrics.probe import linear_probe
 from tutorial_lib.studies.finegan import beside_bars
 from tutorial_lib.studies.oracle import HELD_OUT
 from tutorial_lib.training.checkpoints import folder as checkpoint_folder
@@ -142,9 +142,9 @@ def probes(model: GMVAE, oracle: FaceOracle, samples: int = 5000, seed: int = 0)
     for factor in ("identity", *REST):
         rows = expressive if factor == "strength" else slice(None)
         true = truth[factor][rows]
-        scores = {name: probe(codes[name][rows], true, seed=seed) for name in ("z_s", "z_u")}
+        scores = {name: linear_probe(codes[name][rows], true, seed=seed) for name in ("z_s", "z_u")}
         if factor in NUISANCE:
-            image = probe(codes["pixels"], true, seed=seed)
+            image = linear_probe(codes["pixels"], true, seed=seed)
         elif factor == "strength":
             image = float(1 - np.square(read[factor][rows] - true).sum() / np.square(true - true.mean()).sum())
         else:

@@ -211,7 +211,7 @@ def probe_matrix(model: UniformPosterior, samples: int = 2000) -> ControlMatrix:
     for name in names:  # one code at a time: together they are large
         images = faces["image"].split(100)
         codes = torch.cat([model.encoders[name](part).flatten(1) for part in images]).numpy()
-        rows.append([linear_probe(codes, faces[attribute].numpy()) for attribute in attributes])
+        rows.append([linear_probe(codes, faces[attribute].numpy(), folds=2) for attribute in attributes])
     return ControlMatrix(np.array(rows), names, attributes)
 
 
