@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageSequence
 from torchvision import tv_tensors
 
-from tutorial_lib.data.pictures import as_pictures, save_gif
+from tutorial_lib.data.pictures import as_pictures, save_gif, save_sheet
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -339,3 +339,12 @@ def test_wrong_film_is_named_and_not_written(tmp_path, frames, options, message)
 def test_film_of_another_format_is_refused(tmp_path):
     with pytest.raises(ValueError, match="must end in .gif, got .*walk.mp4"):
         save_gif(film(), tmp_path / "walk.mp4")
+
+
+def test_a_sheet_is_written_row_by_row(tmp_path):
+    greys = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]).view(5, 1, 1, 1).expand(5, 3, 8, 8)
+    path = save_sheet(greys, tmp_path / "new" / "sheet.png", columns=3)
+    sheet = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    assert sheet.shape == (2 * 9 + 1, 3 * 9 + 1, 3)
+    centres = sheet[5::9, 5::9, 0][:2, :3]
+    assert np.abs(centres - [[0, 64, 128], [191, 255, 255]]).max() <= 2  # the last place is empty

@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
+from torchvision.utils import make_grid
 
 Source = str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray | Tensor
 
@@ -48,6 +49,19 @@ def read_picture(path: str | Path, *, upright: bool = True) -> Tensor:
     Raises FileNotFoundError for a missing file and ValueError, with the path, for one that cannot be read.
     """
     return _from_bytes(Path(path).read_bytes(), str(path), upright=upright)[0]
+
+
+def save_sheet(pictures: Tensor, path: str | Path, *, columns: int) -> Path:
+    """Write pictures (N, 3, H, W) in [-1, 1] as one PNG, `columns` in a row, in 256 colours of its own; returns its path.
+
+    A third of the size of a PNG in all colours, for sheets that are stored. Missing folders are made.
+    """
+    path = Path(path)
+    sheet = make_grid((pictures.detach().float().cpu().clamp(-1, 1) + 1) / 2, nrow=columns, padding=1, pad_value=1)
+    image = Image.fromarray((sheet * 255).round().byte().permute(1, 2, 0).numpy())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.quantize(256, kmeans=1).save(path, "PNG", optimize=True)
+    return path
 
 
 def save_gif(frames: Tensor, path: str | Path, *, fps: float = 12) -> Path:

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.utils import save_image
 
 from tutorial_lib.data.birds import POSE, PaperBirds
-from tutorial_lib.methods.comgan import FAMILIES, ComGAN, DSComGAN, Segmenter, UNet, is_trivial, mask_watch
+from tutorial_lib.data.pictures import save_sheet
+from tutorial_lib.methods.comgan import FAMILIES, ComGAN, Composition, DSComGAN, Segmenter, UNet, is_trivial, mask_watch
 from tutorial_lib.metrics.control import ControlMatrix, control_matrix
 from tutorial_lib.metrics.generation import extract, fid, inception_score
 from tutorial_lib.metrics.oracle import Oracle
@@ -215,21 +215,20 @@ def watch_families(folder: Path, *, steps: int, seeds: Iterable[int]) -> list[Wa
                 names = ("step", *(name for name in WATCHED if name in history.records[0]))
                 log = {name: [_short(record[name]) for record in history.records] for name in names}
                 run = replace(run, seconds=round(history.seconds, 1), final=final, log=log)
-                save_image(sheet.flatten(0, 1), folder / f"{run.name}.png", nrow=sheet.shape[1], padding=1, pad_value=1)
+                save_sheet(sheet.flatten(0, 1), folder / f"{run.name}.png", columns=sheet.shape[1])
                 (folder / f"{run.name}.json").write_text(json.dumps(vars(run)) + "\n")
     return stored_runs(folder)
 
 
 @torch.no_grad()
 def final_masks(model: ComGAN, n: int = 1000, seed: int = 0, columns: int = 12) -> tuple[dict[str, float], Tensor]:
-    """`mask_watch` over n samples, and a sheet (4, columns, 3, H, W) in [0, 1]: pictures, F, B and masks of the first."""
+    """`mask_watch` over n samples, and a sheet (4, columns, 3, H, W): pictures, F, B and masks, in grey, of the first."""
     random = torch.Generator().manual_seed(seed)
     parts = [model.generate(model.sample_codes(100, generator=random)) for _ in range(n // 100)]
     watches = [mask_watch(part) for part in parts]
     figures = {name: _short(fmean(float(watch[name]) for watch in watches)) for name in watches[0]}
     first = parts[0]
-    pictures = [(part + 1) / 2 for part in (first.image, first.foreground, first.background)]
-    return figures, torch.stack([part[:columns].float() for part in (*pictures, first.mask.expand(-1, 3, -1, -1))])
+    return figures, layers(first)[:, :columns]
 
 
 def _short(value: float) -> float:
@@ -298,7 +297,7 @@ def ablate(
             figures[name] = drawn_figures(model, load("oracle"), samples)
             sheet = layer_sheet(model)
         figures[name] |= {"seconds": history.seconds, "steps": ds_steps, "seed": seed}
-        save_image(sheet.flatten(0, 1), folder / f"{name.replace(' ', '_')}.png", nrow=sheet.shape[1], padding=1, pad_value=1)
+        save_sheet(sheet.flatten(0, 1), folder / f"{name.replace(' ', '_')}.png", columns=sheet.shape[1])
         path.write_text(json.dumps(figures, indent=2) + "\n")
     if "supervised" not in figures or (figures["supervised"]["steps"], figures["supervised"]["seed"]) != (steps, seed):
         started, preset = time.perf_counter(), PRESETS["ds_comgan_segmenter"]["laptop"]
@@ -329,10 +328,14 @@ def supervised_unet(widths: tuple[int, ...], size: int, *, steps: int, seed: int
 
 @torch.no_grad()
 def layer_sheet(model: DSComGAN, n: int = 12, seed: int = 0) -> Tensor:
-    """(4, n, 3, H, W) in [0, 1]: pictures, foregrounds, backgrounds and masks of n untied samples."""
-    drawn = model.generate(model.sample_codes(n, tied=False, generator=torch.Generator().manual_seed(seed)))
-    pictures = [(part + 1) / 2 for part in (drawn.image, drawn.foreground, drawn.background)]
-    return torch.stack([*pictures, drawn.mask.expand(-1, 3, -1, -1)])
+    """(4, n, 3, H, W): pictures, foregrounds, backgrounds and masks, in grey, of n untied samples."""
+    return layers(model.generate(model.sample_codes(n, tied=False, generator=torch.Generator().manual_seed(seed))))
+
+
+def layers(drawn: Composition) -> Tensor:
+    """(4, B, 3, H, W) in [-1, 1]: pictures, foregrounds, backgrounds, and masks in grey."""
+    mask = drawn.mask.expand(-1, 3, -1, -1) * 2 - 1
+    return torch.stack([drawn.image, drawn.foreground, drawn.background, mask]).float()
 
 
 def stored_figures() -> dict[str, float]:

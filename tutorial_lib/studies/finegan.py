@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.utils import save_image
 
 from tutorial_lib.codes import Codes
 from tutorial_lib.data.birds import POSE, SHAPES, TEXTURES, PaperBirds
+from tutorial_lib.data.pictures import save_sheet
 from tutorial_lib.methods.finegan import CodePredictor, FineGAN, child_to_parent, fit_predictor
 from tutorial_lib.metrics.clustering import score_clusters
 from tutorial_lib.metrics.control import ControlMatrix, control_matrix, pose_scores
@@ -238,6 +238,6 @@ def ablate(folder: Path, *, steps: int = 1000, seed: int = 0) -> dict[str, dict[
         with averaged_weights(model, history.averaged):
             figures[name] = {**where_codes_act(model), "seconds": history.seconds, "steps": steps, "seed": seed}
             sheet = ablation_sheet(model)
-        save_image((sheet.flatten(0, 1) + 1) / 2, folder / f"{name.replace(' ', '_')}.png", nrow=sheet.shape[1], padding=1)
+        save_sheet(sheet.flatten(0, 1), folder / f"{name.replace(' ', '_')}.png", columns=sheet.shape[1])
         (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     return figures

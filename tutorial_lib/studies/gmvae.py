@@ -17,11 +17,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.utils import save_image
 
 from tutorial_lib.data.digits import Digits
 from tutorial_lib.data.faces import EXPRESSIONS, GAZES, ILLUMINATIONS, NUISANCE, Identities, PaperFaces
 from tutorial_lib.data.moons import ThreeMoons
+from tutorial_lib.data.pictures import save_sheet
 from tutorial_lib.methods.baselines import CVAEGAN
 from tutorial_lib.methods.gmvae import GMVAE, kl_loss
 from tutorial_lib.metrics.face_oracle import FaceOracle
@@ -427,7 +427,7 @@ def ablate(folder: Path, *, steps: int | None = None, seed: int = 0, samples: in
                 measured = run.measure(model, samples)
             for kind, (pictures, columns) in measured.sheets.items():
                 path = folder / f"{empty.file}_{kind}.png"
-                save_image((pictures + 1) / 2, path, nrow=columns, padding=1, pad_value=1)
+                save_sheet(pictures, path, columns=columns)
             stored = replace(empty, seconds=round(history.seconds, 1), figures=measured.figures)
             write_text(json.dumps(vars(stored)) + "\n", folder / f"{empty.file}.json")
     return {run.file: run.figures for run in stored_runs(folder)}

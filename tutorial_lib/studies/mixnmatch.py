@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.utils import save_image
 
 from tutorial_lib.codes import Codes
 from tutorial_lib.data.birds import POSE, SHAPES, TEXTURES, PaperBirds, render
+from tutorial_lib.data.pictures import save_sheet
 from tutorial_lib.methods.finegan import FineGAN, fit_predictor
 from tutorial_lib.methods.mixnmatch import CodeMode, CodeModeConfig, MixNMatch
 from tutorial_lib.metrics.clustering import nmi, score_clusters
@@ -255,7 +255,7 @@ def ablate(folder: Path, *, steps: int = 400, seed: int = 0, samples: int = 2000
         history = train(model, preset.dataset(), replace(preset.run, steps=steps, seed=seed), progress=False).whole()
         with averaged_weights(model, history.averaged):
             scores, sheet = score_mixes(model, oracle, mode, samples), mix_sheet(model, mode)
-        save_image((sheet.flatten(0, 1) + 1) / 2, folder / f"{row}.png", nrow=sheet.shape[1], padding=1, pad_value=1)
+        save_sheet(sheet.flatten(0, 1), folder / f"{row}.png", columns=sheet.shape[1])
         figures[row] = {**scores, "seconds": history.seconds, "steps": steps, "seed": seed}
         path.write_text(json.dumps(figures, indent=2) + "\n")
     return figures
