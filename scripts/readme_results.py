@@ -128,6 +128,11 @@ def mixes() -> str:
     """MixNMatch beside its bars."""
     f = card("mixnmatch")["figures"]
     rows = [f"| {label} | {f[name]:.2f} | {beside(name, f[name], mixnmatch.BARS)} |" for name, label in MIXES.items()]
+    rows += [
+        f"| FID; FineGAN's | {f['fid']:.1f}; {f['finegan.fid']:.1f} | |",
+        f"| clustering NMI, shape; FineGAN's | {f['nmi.shape']:.2f}; {f['finegan.nmi.shape']:.2f} | |",
+        f"| clustering NMI, texture; FineGAN's | {f['nmi.texture']:.2f}; {f['finegan.nmi.texture']:.2f} | |",
+    ]
     return "\n".join(["| | measured | bar |", "|---|---|---|", *rows]) + "\n"
 
 

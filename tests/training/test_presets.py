@@ -103,7 +103,16 @@ def photographs(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("method", [name for name in PRESETS if name not in ("oracle", "face_oracle")])
+SEVERAL_LABELS = ("uniform_posterior", "uniform_posterior_shallow", "stargan")
+
+
+@pytest.mark.parametrize("method", SEVERAL_LABELS)
+def test_a_method_of_several_labels_says_how_it_gets_photographs(method):
+    with pytest.raises(ValueError, match=rf"{method} reads several labels .*attribute_faces"):
+        on_photos(method, "smoke", "multipie")
+
+
+@pytest.mark.parametrize("method", [name for name in PRESETS if name not in ("oracle", "face_oracle", *SEVERAL_LABELS)])
 def test_every_method_trains_on_photographs(method, photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("TUTORIAL_LIB_CACHE", str(tmp_path))
     preset = on_photos(method, "smoke", "folder")

@@ -583,12 +583,17 @@ def on_photos(method: str, preset: str, layout: str) -> Preset:
 
     The config changes where the data demands it: the number of codes as published (`paper` only), the label and its number of
     classes. A shipped checkpoint of rendered pictures is not started from, so that the background gets FineGAN's head start.
-    Raises ValueError for a method that needs factors which no photograph has.
+    Raises ValueError for a method that needs factors which no photograph has, or several labels of each picture.
     """
     base, kind = PRESETS[method][preset], PHOTOS[layout]
     if method in ("oracle", "face_oracle"):
         raise ValueError(f"{method} learns every factor of rendered pictures: photographs do not come with them")
     known = {f.name for f in fields(base.method)}
+    if "attributes" in known:
+        raise ValueError(
+            f"{method} reads several labels of each picture, with a number of classes each, which --photos cannot know: in "
+            f"Python, give `attributes` to its config and one of tutorial_lib.data.attribute_faces to train()"
+        )
     changes: dict[str, Any] = {}
     if preset == "paper" and layout in _PUBLISHED_CODES:
         codes = _PUBLISHED_CODES[layout]
