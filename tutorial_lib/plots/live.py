@@ -86,7 +86,7 @@ class LiveView:
             figure = new_figure(sheet_width + 1.75 * n_columns, max(sheet_height, 0.85 * n_rows))
             first, second = figure.subfigures(1, 2, width_ratios=[sheet_width, 1.75 * n_columns])
         else:
-            n_columns = max(2, round(sheet_width / 1.5))
+            n_columns = max(2, int(sheet_width / 1.75))
             n_rows = math.ceil(len(values) / n_columns)
             figure = new_figure(sheet_width, sheet_height + 0.85 * n_rows)
             first, second = figure.subfigures(2, 1, height_ratios=[sheet_height, 0.85 * n_rows])
