@@ -314,7 +314,7 @@ class Panel:
             chooser = widgets.FileUpload(
                 accept="image/*", description="yours", tooltip="a picture of your own, in the last place"
             )
-            chooser.layout.width = "84px"
+            chooser.layout.width = "104px"
             chooser.observe(lambda change: [self.upload(bytes(file.content)) for file in change.new], "value")
             tiles.append(chooser)
         return widgets.HBox([_name("pictures"), *tiles], layout={"margin": "0 0 5px"}).add_class("tl-head")
