@@ -88,9 +88,7 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
 
     options = {}
     if both:
-        options["feature"] = Checkbox(
-            mode == "feature", description="feature mode: exact shape and pose", indent=False
-        )
+        options["feature"] = Checkbox(mode == "feature", description="feature mode: exact shape and pose", indent=False)
         options["stitch"] = Checkbox(False, description="stitch what stays", indent=False)
     return Panel(
         {factor: controls(factor) for factor in FACTORS},
