@@ -149,7 +149,7 @@ class Ablate:
         study = find_study(self.method)
         if not hasattr(study, "ablate"):
             raise ValueError(f"method: {self.method} has no ablations")
-        folder = self.folder or checkpoints.folder().parent / "results" / f"{self.method}_ablation"
+        folder = self.folder or checkpoints.results(self.method)
         steps = {} if self.steps is None else {"steps": self.steps}
         figures = study.ablate(folder, **steps, seed=self.seed)
         print(f"{', '.join(figures)} in {folder}")

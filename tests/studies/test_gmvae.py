@@ -13,6 +13,7 @@ from tutorial_lib.metrics.face_oracle import FaceOracle
 from tutorial_lib.studies import gmvae as study
 from tutorial_lib.studies.oracle import HELD_OUT
 from tutorial_lib.training import checkpoints
+from tutorial_lib.training.loop import History
 from tutorial_lib.training.presets import PRESETS, build
 
 SMOKE = PRESETS["gmvae"]["smoke"]
@@ -278,7 +279,7 @@ def test_ablate_keeps_what_is_there(ablated, monkeypatch):
 
 
 def test_interrupted_ablation_stores_no_half_run(workplace, monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "train", lambda *_, **__: SimpleNamespace(interrupted=True))
+    monkeypatch.setattr(study, "train", lambda *_, **__: History(interrupted=True))
     with pytest.raises(KeyboardInterrupt):
         study.ablate(tmp_path, steps=3)
     assert not list(tmp_path.iterdir())

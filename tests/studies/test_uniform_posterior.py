@@ -13,6 +13,7 @@ from tutorial_lib.metrics.control import ControlMatrix
 from tutorial_lib.metrics.face_oracle import FaceOracle
 from tutorial_lib.studies import uniform_posterior as study
 from tutorial_lib.training import checkpoints
+from tutorial_lib.training.loop import History
 from tutorial_lib.training.presets import PRESETS, build
 
 KEYS = {
@@ -106,6 +107,13 @@ def test_ablation_trains_both_rows_keeps_them_and_goes_on_where_it_stopped(monke
     (folder / "without_0.json").unlink()
     assert study.ablate(folder, steps=2, seeds=1, samples=300) == figures  # the same numbers, from the same seed
     assert trained == [1.0, 0.0, 0.0]
+
+
+def test_an_interrupted_run_is_not_stored(monkeypatch, tmp_path):
+    monkeypatch.setattr(study, "train", lambda *args: History(interrupted=True))
+    with pytest.raises(KeyboardInterrupt):
+        study.ablate(tmp_path, steps=2, seeds=1, samples=300)
+    assert study.stored_runs(tmp_path) == []
 
 
 # ---- what codes say

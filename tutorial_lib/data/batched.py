@@ -1,10 +1,29 @@
 """What the rendered data sets have in common: pictures are made a batch at a time."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from typing import Self
 
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
+
+
+class Factors:
+    """For a dataclass of tensors that all have a row a picture: the factors of B pictures."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))
+
+    def __getitem__(self, rows) -> Self:
+        return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def to(self, device) -> Self:
+        return type(self)(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def replace(self, **factors: Tensor) -> Self:
+        """The same pictures with some factors exchanged: `a.replace(texture=b.texture)`."""
+        return replace(self, **factors)
 
 
 class BatchedDataset(Dataset):

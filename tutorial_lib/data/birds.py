@@ -14,7 +14,7 @@ background in any pose, so "the texture of A on the shape of B" exists as a pict
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal, get_args
 
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from tutorial_lib.data.batched import BatchedDataset
+from tutorial_lib.data.batched import BatchedDataset, Factors
 from tutorial_lib.data.papercut import (
     blob,
     disc,
@@ -87,7 +87,7 @@ _GROUNDS = (
 
 
 @dataclass
-class Scene:
+class Scene(Factors):
     """The factors of B pictures, each picture with K birds (K is 1 unless asked for more).
 
     background (B,) int64; ground (B, 4) float in [0, 1): where its paper is laid and how it is turned;
@@ -103,19 +103,6 @@ class Scene:
     pose: Tensor
     room: Tensor
     camera: Tensor
-
-    def __len__(self) -> int:
-        return len(self.background)
-
-    def __getitem__(self, rows) -> "Scene":
-        return Scene(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-    def to(self, device) -> "Scene":
-        return Scene(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
-
-    def replace(self, **factors: Tensor) -> "Scene":
-        """The same scenes with some factors exchanged: `a.replace(texture=b.texture)`."""
-        return replace(self, **factors)
 
 
 def sample_scene(

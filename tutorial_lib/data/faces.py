@@ -15,7 +15,7 @@ Left and right are the viewer's: gaze "left" looks to the left of the picture, i
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal, get_args
 
@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutorial_lib.data.batched import BatchedDataset
+from tutorial_lib.data.batched import BatchedDataset, Factors
 from tutorial_lib.data.papercut import Points, blob, disc, grid, leaf, look_up, positions, rotation, strip, uniform, union
 
 EXPRESSIONS = ("neutral", "scream", "squint", "surprise")
@@ -38,7 +38,7 @@ SHIFT, ROLL, SCALE = 0.05, 5.0, 0.05
 
 
 @dataclass
-class Scene:
+class Scene(Factors):
     """The factors of B pictures.
 
     identity (B,) int64 in 0 … 47; expression (B,) int64 in the order of `EXPRESSIONS`; strength (B,) float in [0, 1];
@@ -53,19 +53,6 @@ class Scene:
     gaze: Tensor
     nuisance: Tensor
     backdrop: Tensor
-
-    def __len__(self) -> int:
-        return len(self.identity)
-
-    def __getitem__(self, rows) -> "Scene":
-        return Scene(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-    def to(self, device) -> "Scene":
-        return Scene(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
-
-    def replace(self, **factors: Tensor) -> "Scene":
-        """The same scenes with some factors exchanged: `a.replace(expression=b.expression, strength=b.strength)`."""
-        return replace(self, **factors)
 
 
 def sample_scene(

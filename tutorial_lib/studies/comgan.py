@@ -35,8 +35,7 @@ from tutorial_lib.studies.finegan import (
     generated_features,
 )
 from tutorial_lib.studies.oracle import HELD_OUT
-from tutorial_lib.training.checkpoints import folder as checkpoint_folder
-from tutorial_lib.training.checkpoints import load
+from tutorial_lib.training.checkpoints import load, results
 from tutorial_lib.training.loop import averaged_weights, train
 from tutorial_lib.training.presets import PRESETS, build
 
@@ -235,13 +234,9 @@ def _short(value: float) -> float:
     return float(f"{float(value):.4g}")
 
 
-def _results() -> Path:
-    return checkpoint_folder().parent / "results" / "comgan_ablation"
-
-
 def stored_runs(folder: Path | None = None) -> list[Watched]:
     """The runs in `folder` (those that the course shows if left out), by family, with the regulariser first, and seed."""
-    folder = _results() / "gradients" if folder is None else folder
+    folder = results("comgan") / "gradients" if folder is None else folder
     runs = [Watched(**json.loads(path.read_text())) for path in folder.glob("*.json")]
     return sorted(runs, key=lambda run: (list(FAMILIES).index(run.family), -run.binary_weight, run.seed))
 
@@ -340,6 +335,6 @@ def layers(drawn: Composition) -> Tensor:
 
 def stored_figures() -> dict[str, float]:
     """supervised.iou and supervised.dice as `ablate` stored them with the course; empty if it has not."""
-    path = _results() / "figures.json"
+    path = results("comgan") / "figures.json"
     stored = json.loads(path.read_text()) if path.exists() else {}
     return {f"supervised.{name}": value for name, value in stored.get("supervised", {}).items() if name in ("iou", "dice")}

@@ -29,8 +29,7 @@ from tutorial_lib.metrics.generation import diversity, fid, inception_score, ms_
 from tutorial_lib.metrics.probe import linear_probe
 from tutorial_lib.studies.finegan import beside_bars
 from tutorial_lib.studies.oracle import HELD_OUT
-from tutorial_lib.training.checkpoints import folder as checkpoint_folder
-from tutorial_lib.training.checkpoints import load, start_from, write_text
+from tutorial_lib.training.checkpoints import load, results, start_from, write_text
 from tutorial_lib.training.loop import averaged_weights, train
 from tutorial_lib.training.presets import PRESETS, Preset, build
 
@@ -420,9 +419,7 @@ def ablate(folder: Path, *, steps: int | None = None, seed: int = 0, samples: in
             if preset.start is not None:
                 start_from(model, preset.start)
             work = Path("runs") / folder.name / f"{empty.file}_{settings.steps}"
-            history = train(model, preset.dataset(), settings, work, resume=True)
-            if history.interrupted:
-                raise KeyboardInterrupt
+            history = train(model, preset.dataset(), settings, work, resume=True).whole()
             with averaged_weights(model, history.averaged):
                 measured = run.measure(model, samples)
             for kind, (pictures, columns) in measured.sheets.items():
@@ -435,7 +432,7 @@ def ablate(folder: Path, *, steps: int | None = None, seed: int = 0, samples: in
 
 def stored_runs(folder: Path | None = None) -> list[Stored]:
     """The runs that `ablate` wrote into `folder` (the course's own if left out), in the order of `RUNS` and of their seeds."""
-    folder = checkpoint_folder().parent / "results" / "gmvae_ablation" if folder is None else folder
+    folder = results("gmvae") if folder is None else folder
     runs = [Stored(**json.loads(path.read_text())) for path in folder.glob("*.json")]
     return sorted(runs, key=lambda run: (list(RUNS).index(run.name), run.seed))
 

@@ -29,8 +29,7 @@ from tutorial_lib.metrics.segmentation import iou
 from tutorial_lib.studies.finegan import beside_bars, generated_features
 from tutorial_lib.studies.finegan import cluster as cluster_posthoc
 from tutorial_lib.studies.oracle import HELD_OUT
-from tutorial_lib.training.checkpoints import folder as checkpoint_folder
-from tutorial_lib.training.checkpoints import load, start_from
+from tutorial_lib.training.checkpoints import load, results, start_from
 from tutorial_lib.training.loop import averaged_weights, train
 from tutorial_lib.training.presets import PRESETS, build
 
@@ -272,5 +271,5 @@ def mix_sheet(model: CodeMode, mode: str, n: int = 10) -> Tensor:
 
 def stored_ablations() -> dict[str, dict[str, float]]:
     """What `ablate` stored with the course; empty if nothing is."""
-    path = checkpoint_folder().parent / "results" / "mixnmatch_ablation" / "figures.json"
+    path = results("mixnmatch") / "figures.json"
     return json.loads(path.read_text()) if path.exists() else {}

@@ -28,8 +28,7 @@ from tutorial_lib.metrics.hopkins import hopkins
 from tutorial_lib.metrics.probe import linear_probe
 from tutorial_lib.studies.finegan import beside_bars
 from tutorial_lib.studies.oracle import HELD_OUT as SEED
-from tutorial_lib.training.checkpoints import folder as checkpoint_folder
-from tutorial_lib.training.checkpoints import load, write_text
+from tutorial_lib.training.checkpoints import load, results, write_text
 from tutorial_lib.training.loop import averaged_weights, train
 from tutorial_lib.training.presets import PRESETS, build
 
@@ -136,7 +135,7 @@ def ablate(
                 continue
             torch.manual_seed(run)
             model = build(replace(preset.method, disentanglement_weight=float(disentangled)))
-            history = train(model, preset.dataset(), replace(preset.run, steps=steps, seed=run))
+            history = train(model, preset.dataset(), replace(preset.run, steps=steps, seed=run)).whole()
             with averaged_weights(model, history.averaged):
                 measured = measure_shallow(model, PaperFaces(**preset.data | {"length": samples, "seed": SEED}))
             shallow = Shallow(disentangled, run, steps, round(history.seconds, 1), **measured)
@@ -146,7 +145,7 @@ def ablate(
 
 def stored_runs(folder: Path | None = None) -> list[Shallow]:
     """The runs that `ablate` wrote into `folder` (the course's own if left out), those with the loss first, by seed."""
-    folder = checkpoint_folder().parent / "results" / "uniform_posterior_ablation" if folder is None else folder
+    folder = results("uniform_posterior") if folder is None else folder
     runs = [Shallow(**json.loads(path.read_text())) for path in folder.glob("*.json")]
     return sorted(runs, key=lambda run: (not run.disentangled, run.seed))
 

@@ -45,6 +45,11 @@ def folder() -> Path:
     return Path(os.environ.get("TUTORIAL_LIB_DATA") or home) / "checkpoints"
 
 
+def results(method: str) -> Path:
+    """Where the stored runs of a method's ablations lie: what `ablate` writes if no other folder is named."""
+    return folder().parent / "results" / f"{method}_ablation"
+
+
 def shipped() -> list[str]:
     """Names of the shipped checkpoints, sorted."""
     return sorted(path.stem for path in folder().glob("*.safetensors"))
