@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tutorial_lib.plots.live import LiveView
+from tutorial_lib.plots.style import NotebookFigure
 
 
 class Painter(nn.Module):
@@ -55,6 +56,20 @@ def test_watching_changes_neither_random_state_nor_mode_nor_weights():
     assert method.training
     assert method.generator is trained
     assert trained.training
+
+
+def test_a_figure_is_shown_as_it_is():
+    drawn = []
+
+    def draw(method):
+        drawn.append(NotebookFigure())
+        return drawn[-1]
+
+    view = LiveView(draw, interval=0)
+    for step in (10, 20):
+        view(progress(step))
+        assert view.figure is drawn[-1]
+    assert len(drawn) == 2
 
 
 def test_networks_are_looked_at_in_eval_mode():
