@@ -541,7 +541,7 @@ _UNSEEN = Preset(
     replace(_GMVAE["laptop"].method, stage_one_updates=1, mixture_rate=5e-5),
     data=_GMVAE["laptop"].data | {"identities": "held_out", "anonymous": True},
     source="faces",
-    run=replace(_GMVAE["laptop"].run, steps=2000, snapshot_every=500),
+    run=replace(_GMVAE["laptop"].run, steps=1000, snapshot_every=500),
     start="gmvae",
 )
 
