@@ -4,7 +4,7 @@ PYTHON ?= python3
 LAB_FLAGS ?=
 NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
 BIN := .venv/bin
-TRAINED := oracle finegan infogan mixnmatch_code mixnmatch face_oracle gmvae
+TRAINED := oracle finegan infogan mixnmatch_code mixnmatch face_oracle uniform_posterior stargan gmvae
 SHIPPED := $(filter-out mixnmatch_code,$(TRAINED))
 
 .DEFAULT_GOAL := help
