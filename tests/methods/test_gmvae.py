@@ -392,12 +392,17 @@ def test_mixture_learns_slower_after_each_decay(batch):
     assert [group["lr"] for group in model.optimizers["mixture"].param_groups] == [SMOKE.learning_rate, rate]
 
 
-def test_no_variance_falls_below_the_least(batch):
-    model = make(least_variance=0.9, mixture_rate=0.5)
-    for _ in range(3):
-        model.training_step(batch)
-    variances = model.mixture.log_variances.exp()
-    assert variances.min().item() == pytest.approx(0.9) and variances.max() > 0.9
+def test_decoder_sees_no_scale_of_the_label_code():
+    model = make().eval()
+    with torch.no_grad():
+        model.mixture.means.normal_()
+        z_s, z_u = model.sample_codes(torch.arange(6))
+        expected = model.decode(z_s, z_u)
+        model.mixture.means.mul_(1e-2).add_(5.0)
+        model.mixture.log_variances.sub_(2 * math.log(100))
+        found = model.decode(1e-2 * z_s + 5.0, z_u)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    assert not torch.allclose(model.decode(z_s, z_u), expected, atol=1e-2)  # far from the mixture is far for the decoder too
 
 
 def test_every_parameter_has_an_optimiser():
@@ -518,7 +523,6 @@ def test_reparameterisation_has_the_moments_of_the_posterior():
         ({"n_classes": 1}, "n_classes must be at least 2, got 1"),
         ({"z_u_dim": 0}, "z_u_dim must be at least 1, got 0"),
         ({"mixture_decay": 2.0}, "mixture_decay .*got 2.0"),
-        ({"least_variance": -0.1}, "least_variance must be at least 0, got -0.1"),
         ({"encoder": ((4, 3),)}, r"encoder needs layers .*\(\(4, 3\),\)"),
         ({"network": "mlp"}, "encoder needs layers"),
         ({"decoder": 6 * ((4, 2),)}, "decoder divides image_size 32 by 64"),

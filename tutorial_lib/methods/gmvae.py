@@ -90,9 +90,6 @@ class GMVAEConfig(NetworkConfig):
     likelihood_weight: float = 0.1  # λ_lkd
     uniform_weight: float = 1.0  # of L_E
     stage_one_updates: int = 3  # for each update of stage two
-    # L_lkd has no lower bound: codes, means and variances that shrink together lower it for ever and leave L_cls as it is. No
-    # variance falls below this one. (Published: none.)
-    least_variance: float = 0.0
     # The means' and variances' rate is multiplied by `mixture_decay` every so many steps (published: every ten epochs, each
     # of 520 updates of stage two). Without it the variances keep falling, and the codes the decoder knows move away.
     mixture_rate: float = 5e-4
@@ -106,8 +103,6 @@ class GMVAEConfig(NetworkConfig):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.mixture_decay <= 1:
             raise ValueError(f"mixture_decay must lie in [0, 1], got {self.mixture_decay}")
-        if self.least_variance < 0:
-            raise ValueError(f"least_variance must be at least 0, got {self.least_variance}")
 
 
 def shrinks(layers: Layers) -> int:
@@ -418,7 +413,10 @@ class GMVAE(nn.Module):
 
     def decode(self, z_s: Tensor, z_u: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) from codes (B, d_s) and (B, d_u)."""
-        return self.decoder(z_s, z_u)
+        # L_lkd has no lower bound: codes, means and deviations that shrink together lower it for ever and leave L_cls as it is.
+        # The decoder sees z_s at the mixture's own scale, so that it does not matter to it how far they have shrunk.
+        mean, log_variance = (moment.detach() for moment in self.mixture.total())
+        return self.decoder((z_s - mean) * torch.exp(-0.5 * log_variance), z_u)
 
     def sample_codes(self, label: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """z_s from the Gaussians of labels (B,), of -1 from the total one, and z_u from N(0, I)."""
@@ -506,9 +504,6 @@ class GMVAE(nn.Module):
         mixture["lr"] = rate * config.mixture_decay ** (int(self.step) // config.mixture_decay_every)
         optimizer.step()
         mixture["lr"] = rate  # the loop's rate stays its own
-        if config.least_variance > 0:
-            with torch.no_grad():
-                self.mixture.log_variances.clamp_(min=math.log(config.least_variance))
         return {"cls": cls.detach(), "lkd": lkd.detach()}
 
     def stage_two(self, image: Tensor, label: Tensor) -> dict[str, Tensor]:
