@@ -123,10 +123,15 @@ def gradient_penalty(discriminator: nn.Module, real: tuple[Tensor, ...], fake: t
 
 
 @contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """No gradients on the parameters of `network`, through which others are trained: they would be thrown away."""
-    network.requires_grad_(False)
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """No gradients on the parameters of `networks`, through which others are trained: they would be thrown away.
+
+    What counts is the forward pass: autograd decides there which gradients a backward pass will compute.
+    """
+    for network in networks:
+        network.requires_grad_(False)
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for network in networks:
+            network.requires_grad_(True)

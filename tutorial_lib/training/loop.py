@@ -40,6 +40,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from tutorial_lib.training import checkpoints
+from tutorial_lib.training.accumulation import Accumulation
 from tutorial_lib.training.distributed import average_gradients, broadcast, convert_batch_norm
 from tutorial_lib.training.snapshots import read_snapshot, restore, restore_rng, save_snapshot
 
@@ -55,6 +56,8 @@ class RunSettings:
     """Updates, one global batch each."""
     batch_size: int
     """Images in a batch, over all processes together."""
+    accumulate: int = 1
+    """Parts that a process computes its share of the batch in, for less memory; each update is still one of the whole batch."""
     seed: int = 0
     """Of the order of the data and of the noise."""
     ema_decay: float = 0.999
@@ -73,7 +76,7 @@ class RunSettings:
     """Processes that prepare batches beside the training; 0: none."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "log_every", "snapshot_every"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "snapshot_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("seed", "workers"):
@@ -180,10 +183,8 @@ def train(
         lines = "".join(json.dumps(record) + "\n" for record in history.records)
         checkpoints.write_text(lines, folder / "metrics.jsonl")
 
-    # Accelerate fixes one precision for the life of a process, a notebook wants several. And no cache: it would keep
-    # the bf16 copies of weights that a training step has just updated.
-    bf16 = choose_precision(run.precision, device) == "bf16"
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False)
+    precision = autocast(device, choose_precision(run.precision, device))
+    training_step = method.training_step if run.accumulate == 1 else Accumulation(method, run.accumulate)
     hooks = [
         optimizer.register_step_pre_hook(average_gradients)
         for optimizer in method.optimizers.values()
@@ -199,8 +200,8 @@ def train(
             for step in range(done + 1, run.steps + 1):
                 _set_rates(method, rates, _rate(step - 1, run))
                 batch = {key: _move(value, device, memory_format) for key, value in next(batches).items()}
-                with autocast:
-                    window.append(method.training_step(batch))
+                with precision:
+                    window.append(training_step(batch))
                 for name, average in averages.items():
                     average.update_parameters(getattr(method, name))
                 bar.update()
@@ -293,6 +294,15 @@ def choose_precision(precision: str, device: torch.device) -> str:
     return "fp32"
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a method computes in bf16, or, for fp32, one that changes nothing.
+
+    Accelerate fixes one precision for the life of a process, a notebook wants several. And no cache: it would keep the bf16
+    copies of weights that a training step has just updated.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
 class BatchOrder(Sampler[list[int]]):
     """Index lists of this process's slice of each global batch, without end, from any step.
 
@@ -320,6 +330,9 @@ def _check(data: Dataset, run: RunSettings, snapshot: Path | None, resume: bool,
         raise ValueError(f"batch_size {run.batch_size} is larger than the data set, which has {len(data)} images")
     if run.batch_size % processes:
         raise ValueError(f"batch_size {run.batch_size} cannot be divided among {processes} processes")
+    if run.batch_size % (processes * run.accumulate):
+        among = f" of each of {processes} processes" if processes > 1 else ""
+        raise ValueError(f"batch_size {run.batch_size} cannot be divided among {run.accumulate} parts{among}")
     if resume and snapshot is None:
         raise ValueError("resume: there is no folder to resume from (folder is None)")
     if snapshot is not None and snapshot.exists() and not resume:
