@@ -13,6 +13,8 @@ A cluster, typed on each machine with its rank:
     accelerate launch --multi_gpu --num_machines 2 --num_processes 8 --machine_rank 0 --main_process_ip HOST \\
         --main_process_port 29500 -m tutorial_lib train finegan --preset paper
 
+A batch that does not fit is computed in parts (`--run.accumulate 4`), see accumulation.py; what a run will take, plan.py says.
+
 The loop is blind to the algorithm: a method owns its networks and optimisers and does one whole update in
 `training_step(batch)`, which returns named losses.
 """
