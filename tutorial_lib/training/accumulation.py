@@ -14,7 +14,7 @@ update is computed once more for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class Accumulation:
 
     The step of the whole batch where losses are means over pictures. But BatchNorm normalises each part by itself; its running
     statistics, like all buffers, are left as the last part leaves them; and random numbers are others than the whole batch's.
+    Losses are told as they are when the last update is computed: those of earlier updates have these in them already.
     """
 
     def __init__(self, method: nn.Module, parts: int):
@@ -50,7 +51,7 @@ class Accumulation:
                         for name, buffer in method.named_buffers():
                             buffer.copy_(buffers[name])
                         torch.manual_seed(seed)
-                        gradients.calls = 0
+                        gradients.start_part()
                         try:
                             done.append(method.training_step(part))
                         except _Reached:
@@ -78,40 +79,40 @@ class _Gradients:
     """Inside its `with` block no optimiser of the method steps; the gradients of update number `wanted` are added up."""
 
     def __init__(self, method: nn.Module, wanted: int, expected: int):
-        self.method, self.wanted, self.expected = method, wanted, expected
+        self.optimizers, self.wanted, self.expected = method.optimizers.values(), wanted, expected
         self.calls = 0
         self.optimizer: torch.optim.Optimizer | None = None
         self._sums: dict[nn.Parameter, Tensor] = {}
+        # A method may change a rate for one update and put it back after it, which it cannot where its step is cut short.
+        self._usual = [_rates(optimizer) for optimizer in self.optimizers]
         self._rates: list[float] = []
 
     def __enter__(self) -> None:
-        for optimizer in self.method.optimizers.values():
-            optimizer.step = self._instead_of_step(optimizer)  # hides the method of the class
+        for optimizer in self.optimizers:
+            optimizer.step = partial(self._instead_of_step, optimizer)  # hides the method of the class
 
     def __exit__(self, *_) -> None:
-        for optimizer in self.method.optimizers.values():
+        for optimizer, rates in zip(self.optimizers, self._usual, strict=True):
             del optimizer.step
+            _set_rates(optimizer, rates)
 
-    def _instead_of_step(self, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
-        before = [group["lr"] for group in optimizer.param_groups]
+    def start_part(self) -> None:
+        self.calls = 0
+        for optimizer, rates in zip(self.optimizers, self._usual, strict=True):
+            _set_rates(optimizer, rates)
 
-        def step() -> None:
-            self.calls += 1
-            if self.calls <= self.wanted:
-                return
-            if self.calls > self.wanted + 1:
-                raise _Reached
-            self.optimizer = optimizer
-            self._rates = [group["lr"] for group in optimizer.param_groups]  # the method may have changed them for this step
-            for group, rate in zip(optimizer.param_groups, before, strict=True):
-                group["lr"] = rate
-            for parameter in _parameters(optimizer):
-                if parameter.grad is not None:
-                    self._sums[parameter] = self._sums.get(parameter, 0) + parameter.grad
-            if self.calls < self.expected:  # the last update is followed through, to the losses
-                raise _Reached
-
-        return step
+    def _instead_of_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.calls += 1
+        if self.calls <= self.wanted:
+            return
+        if self.calls > self.wanted + 1:
+            raise _Reached
+        self.optimizer, self._rates = optimizer, _rates(optimizer)
+        for parameter in _parameters(optimizer):
+            if parameter.grad is not None:
+                self._sums[parameter] = self._sums.get(parameter, 0) + parameter.grad
+        if self.calls < self.expected:  # the last update is followed through, to the losses
+            raise _Reached
 
     def step(self, parts: int) -> None:
         """Make the update with the mean of the gradients, if there was one of that number."""
@@ -119,12 +120,19 @@ class _Gradients:
             return
         for parameter in _parameters(self.optimizer):
             parameter.grad = self._sums[parameter] / parts if parameter in self._sums else None
-        before = [group["lr"] for group in self.optimizer.param_groups]
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate
+        usual = _rates(self.optimizer)
+        _set_rates(self.optimizer, self._rates)
         self.optimizer.step()
-        for group, rate in zip(self.optimizer.param_groups, before, strict=True):
-            group["lr"] = rate
+        _set_rates(self.optimizer, usual)
+
+
+def _rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, rates: list[float]) -> None:
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
