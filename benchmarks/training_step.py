@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tutorial_lib.layers import CodeConv, UpConv
 from tutorial_lib.methods import comgan, finegan, mixnmatch
 from tutorial_lib.training.checkpoints import machine
-from tutorial_lib.training.loop import autocast
+from tutorial_lib.training.loop import autocast, fuse
 from tutorial_lib.training.plan import count, first_batch, plan, product_rate
 from tutorial_lib.training.presets import PRESETS, build
 
@@ -67,6 +67,19 @@ def plain_up_convolutions(model: nn.Module) -> AbstractContextManager:
         return F.conv2d(F.interpolate(x, scale_factor=2), self.weight, padding=1)
 
     return mock.patch.object(UpConv, "forward", forward)
+
+
+@contextmanager
+def plain_adam(model: nn.Module) -> Iterator[None]:
+    """Adam goes over the memory once for every operation of its formula."""
+    groups = [group for optimizer in model.optimizers.values() for group in optimizer.param_groups]
+    for group in groups:
+        group["fused"] = None
+    try:
+        yield
+    finally:
+        for group in groups:
+            group["fused"] = True
 
 
 @contextmanager
@@ -110,6 +123,7 @@ SAVINGS: dict[str, Callable[[nn.Module], AbstractContextManager]] = {
     "exact code planes": full_planes,
     "merged up-convolutions": plain_up_convolutions,
     "no gradients of frozen networks": gradients_of_frozen_networks,
+    "fused Adam": plain_adam,
     "one set of fakes": fakes_for_each_update,
     "no loops over the batch": loops_over_the_batch,
 }
@@ -136,6 +150,7 @@ def fresh(method: str, preset: str) -> tuple[nn.Module, dict[str, Tensor]]:
     torch.manual_seed(0)
     with mock.patch.object(nn.init, "orthogonal_", lambda weight: nn.init.normal_(weight, std=0.02)):
         model = build(PRESETS[method][preset].method).train()
+    fuse(model)  # as the loop does
     return model, first_batch(PRESETS[method][preset].dataset(), BATCH, CPU)
 
 

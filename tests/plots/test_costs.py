@@ -25,12 +25,12 @@ def test_curve_without_points_is_named():
 
 
 def test_bars_are_ratios_to_the_reference():
-    steps = {"fp32": {"images_per_second": 1.5}, "fp32 without: planes": {"images_per_second": 1.0}}
-    axes = saving_bars(steps, 0.5, "title").axes[0]
-    assert [bar.get_width() for bar in axes.patches] == [3.0, 2.0]
+    steps = {name: {"images_per_second": rate} for name, rate in (("bf16", 1.5), ("fp32 without: planes", 0.75), ("base", 0.5))}
+    axes = saving_bars(steps, "title", "base").axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [3.0, 1.5, 1.0]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(steps)
 
 
-def test_bars_need_a_reference():
-    with pytest.raises(ValueError, match="a reference above 0, got 1 steps and 0"):
-        saving_bars({"fp32": {"images_per_second": 1.5}}, 0, "title")
+def test_bars_name_a_reference_that_is_missing():
+    with pytest.raises(ValueError, match="steps has no 'fp32, no savings'; it has fp32"):
+        saving_bars({"fp32": {"images_per_second": 1.5}}, "title")

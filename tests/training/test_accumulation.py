@@ -56,7 +56,7 @@ def test_parts_give_the_updates_of_the_whole_batch(make_toy, pictures, kind, par
     for one, other in zip(expected.records, found.records, strict=True):
         last = "more" if "more" in one else "generator"  # the others are told with their own updates in them
         assert other.keys() == one.keys()
-        assert other[last] == pytest.approx(one[last], rel=1e-4)
+        assert other[last] == pytest.approx(one[last], rel=1e-2)
     assert set(accumulated.seen) == {4 // parts}
     assert whole.optimizers["generator"].param_groups[0]["lr"] == accumulated.optimizers["generator"].param_groups[0]["lr"]
 

@@ -137,6 +137,34 @@ def test_rates_are_constant_then_fall_linearly_and_come_back(make_toy, pictures)
     assert toy.optimizers["generator"].param_groups[0]["lr"] == 0.01
 
 
+def test_adam_is_fused_and_gives_what_the_plain_one_gives(make_toy, pictures):
+    fused, plain = make_toy(), make_toy()
+    train(fused, pictures, RUN, progress=False)
+    assert fused.optimizers["discriminator"].param_groups[0]["fused"]
+    step = plain.training_step
+
+    def unfused(batch):
+        plain.optimizers["discriminator"].param_groups[0]["fused"] = None
+        return step(batch)
+
+    plain.training_step = unfused
+    train(plain, pictures, RUN, progress=False)
+    for (name, a), b in zip(fused.state_dict().items(), plain.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_channels_last_run_is_resumed_to_the_same_weights(make_toy, pictures, tmp_path):
+    run = dataclasses.replace(RUN, channels_last=True)
+    whole, parts = make_toy(), make_toy()
+    train(whole, pictures, run, progress=False)
+    train(make_toy(), pictures, dataclasses.replace(run, steps=3, decay_from=1.0), tmp_path, progress=False)
+    history = train(parts, pictures, run, tmp_path, resume=True, progress=False)
+    assert history.records[0]["step"] == 2
+    assert_same_state(whole, parts)
+    for parameter, state in parts.optimizers["discriminator"].state.items():
+        assert state["exp_avg"].stride() == parameter.stride()
+
+
 def test_callbacks_may_draw_random_numbers_without_changing_the_run(make_toy, pictures):
     quiet, noisy = make_toy(), make_toy()
     train(quiet, pictures, RUN, progress=False)

@@ -13,6 +13,7 @@ from toy_method import Pictures
 
 from tutorial_lib.data.birds import PaperBirds
 from tutorial_lib.training import plan
+from tutorial_lib.training.loop import fuse
 from tutorial_lib.training.plan import GPU, GPUS, Ledger, Work, bounds, count, table
 from tutorial_lib.training.presets import METHODS, PRESETS, build
 
@@ -56,6 +57,16 @@ def test_bytes_are_those_of_inputs_and_outputs_and_views_are_free():
     assert y.shape == (100, 10)
 
 
+def test_fused_adam_reads_four_tensors_and_writes_three():
+    parameter = nn.Parameter(torch.ones(1000))
+    parameter.grad = torch.ones(1000)
+    optimizer = torch.optim.Adam([parameter], fused=True)
+    optimizer.step()
+    with Ledger() as ledger:
+        optimizer.step()
+    assert ledger.moved == pytest.approx(7 * 4000, rel=0.01)
+
+
 def test_peak_is_what_is_held_at_once():
     x = torch.zeros(1000)
     with Ledger([x]) as ledger:
@@ -97,8 +108,7 @@ def test_extrapolated_counts_are_those_of_the_batch_itself(planned):
     torch.manual_seed(0)
     model = build(preset.method)
     model.step.fill_(2)
-    for optimizer in model.optimizers.values():
-        optimizer.param_groups[0]["foreach"] = True
+    fuse(model)
     batch = plan.first_batch(preset.dataset(), 8, torch.device("cpu"))
     with torch.autocast("cpu", torch.bfloat16):
         model.training_step(batch)

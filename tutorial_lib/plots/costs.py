@@ -44,14 +44,15 @@ def cost_curves(points: Sequence[Mapping], titles: Mapping[str, str | Sequence[s
 
 
 @styled
-def saving_bars(steps: Mapping[str, Mapping], reference: float, title: str) -> NotebookFigure:
-    """Pictures a second of every arrangement of a training step, as bars, in multiples of a reference's.
+def saving_bars(steps: Mapping[str, Mapping], title: str, reference: str = "fp32, no savings") -> NotebookFigure:
+    """Pictures a second of every arrangement of a training step, as bars, in multiples of one of them.
 
-    steps: {"images_per_second"} by arrangement, as benchmarks/training_step.py stores them.
+    steps: {"images_per_second"} by arrangement, as benchmarks/training_step.py stores them. Raises ValueError if the reference
+    is not among them.
     """
-    if reference <= 0 or not steps:
-        raise ValueError(f"needs steps and a reference above 0, got {len(steps)} steps and {reference}")
-    ratios = {name: step["images_per_second"] / reference for name, step in steps.items()}
+    if reference not in steps:
+        raise ValueError(f"steps has no {reference!r}; it has {', '.join(steps) or 'nothing'}")
+    ratios = {name: step["images_per_second"] / steps[reference]["images_per_second"] for name, step in steps.items()}
     figure = new_figure(5.6, 0.26 * len(ratios) + 0.7)
     axes = figure.subplots()
     places = range(len(ratios), 0, -1)
@@ -63,6 +64,6 @@ def saving_bars(steps: Mapping[str, Mapping], reference: float, title: str) -> N
     axes.set_yticks(places, list(ratios), fontsize=7.5)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("pictures a second, reference = 1", fontsize=7.5)
+    axes.set_xlabel(f"pictures a second; {reference} = 1", fontsize=7.5)
     axes.set_title(title)
     return figure

@@ -161,6 +161,7 @@ def train(
     channels_last = device.type == "cuda" if run.channels_last is None else run.channels_last
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     method.to(memory_format=memory_format)
+    fuse(method)
     averages = {
         name: AveragedModel(getattr(method, name), multi_avg_fn=_moving_average(run.ema_decay), use_buffers=True)
         for name in method.averaged
@@ -186,7 +187,7 @@ def train(
         checkpoints.write_text(lines, folder / "metrics.jsonl")
 
     precision = autocast(device, choose_precision(run.precision, device))
-    training_step = method.training_step if run.accumulate == 1 else Accumulation(method, run.accumulate)
+    accumulation = Accumulation(method, run.accumulate)
     hooks = [
         optimizer.register_step_pre_hook(average_gradients)
         for optimizer in method.optimizers.values()
@@ -203,7 +204,7 @@ def train(
                 _set_rates(method, rates, _rate(step - 1, run))
                 batch = {key: _move(value, device, memory_format) for key, value in next(batches).items()}
                 with precision:
-                    window.append(training_step(batch))
+                    window.append(method.training_step(batch) if run.accumulate == 1 else accumulation(batch))
                 for name, average in averages.items():
                     average.update_parameters(getattr(method, name))
                 bar.update()
@@ -294,6 +295,14 @@ def choose_precision(precision: str, device: torch.device) -> str:
         abilities = torch.cpu.get_capabilities()
         return "bf16" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else "fp32"
     return "fp32"
+
+
+def fuse(method: nn.Module) -> None:
+    """Let Adam update a method's parameters in one pass over the memory instead of a dozen: the same formula."""
+    for optimizer in method.optimizers.values():
+        for group in optimizer.param_groups:
+            if isinstance(optimizer, torch.optim.Adam) and all(p.device.type in ("cpu", "cuda") for p in group["params"]):
+                group["fused"] = True
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

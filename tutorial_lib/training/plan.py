@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import flop_registry
 
 from tutorial_lib.training.checkpoints import machine
-from tutorial_lib.training.loop import autocast, choose_precision
+from tutorial_lib.training.loop import autocast, choose_precision, fuse
 from tutorial_lib.training.presets import PRESETS, Preset, build
 
 aten = torch.ops.aten
@@ -107,7 +107,8 @@ class Ledger(TorchDispatchMode):
         results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         if not func.is_view and packet not in self._FREE:
             inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            self.moved += sum(_size(tensor) for tensor in (*inputs, *results))
+            written = results or _written(func, args)
+            self.moved += sum(_size(tensor) for tensor in (*inputs, *written))
             self.operations += 1
         for tensor in results:
             self._hold(tensor)
@@ -126,6 +127,12 @@ class Ledger(TorchDispatchMode):
         self._known[key] = weakref.ref(storage, gone)
         self.now += size
         self.peak = max(self.peak, self.now)
+
+
+def _written(func: torch._ops.OpOverload, args: tuple) -> list[Tensor]:
+    """The arguments that an operation without results changes in place, as a fused optimiser does."""
+    changed = [arg for arg, of in zip(args, func._schema.arguments, strict=False) if of.alias_info and of.alias_info.is_write]
+    return [leaf for leaf in tree_leaves(changed) if isinstance(leaf, Tensor)]
 
 
 def _size(tensor: Tensor) -> int:
@@ -222,9 +229,7 @@ def plan(
         model.step.fill_(getattr(preset.method, "background_first", 0))  # the steps that most of the run consists of
     # Some steps make fewer updates than others.
     cycle = max(getattr(preset.method, field, 1) for field in ("stage_one_updates", "critic_updates"))
-    for optimizer in model.optimizers.values():
-        for group in optimizer.param_groups:
-            group["foreach"] = True  # a few operations for all parameters, as on a GPU
+    fuse(model)
     few, more = (2, 4) if batch_size >= 4 else (2, 3)
     batches = {n: first_batch(data, n, device) for n in (few, more)}
     with autocast(device, here):
