@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -168,11 +168,11 @@ def product_rate(device: torch.device, precision: str, width: int | None = None)
     """FLOP/s of a matrix product of `width` x `width`, the best that can be had of a device."""
     width = width or (8192 if device.type == "cuda" else 3072)
     a = torch.randn(width, width, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    a @ a  # the first one is slower
     return 2 * width**3 / _seconds(lambda: a @ a, device)
 
 
-def _seconds(compute: Any, device: torch.device) -> float:
-    compute()
+def _seconds(compute: Callable[[], Any], device: torch.device) -> float:
     _wait(device)
     start = time.perf_counter()
     compute()
@@ -189,6 +189,28 @@ def first_batch(data: Dataset, n: int, device: torch.device) -> dict[str, Tensor
     """The first n pictures of a data set as one batch."""
     loader = DataLoader(data, batch_sampler=[range(n)], collate_fn=getattr(data, "collate", None))
     return {key: value.to(device) for key, value in next(iter(loader)).items() if isinstance(value, Tensor)}
+
+
+def prepared(preset: Preset, device: torch.device) -> nn.Module:
+    """A preset's method with fresh weights, in the state that most of its run consists of."""
+    torch.manual_seed(preset.run.seed)
+    model = build(preset.method).to(device).train()
+    fuse(model)
+    if hasattr(model, "step"):
+        model.step.fill_(getattr(preset.method, "background_first", 0))
+    return model
+
+
+def step_cycle(preset: Preset) -> int:
+    """After how many steps a method's updates come round again: some make an update less often than others."""
+    return max(getattr(preset.method, name, 1) for name in ("stage_one_updates", "critic_updates"))
+
+
+def steps_of(model: nn.Module, batch: dict[str, Tensor], precision: str, n: int) -> None:
+    """n training steps on one batch."""
+    with autocast(next(model.parameters()).device, precision):
+        for _ in range(n):
+            model.training_step(batch)
 
 
 # ---- the plan -------------------------------------------------------------------------------------------------------------
@@ -222,41 +244,20 @@ def plan(
     here = choose_precision(preset.run.precision, device)
     there = here if gpu is None else ("fp32" if preset.run.precision == "fp32" or GPUS[gpu].bf16 is None else "bf16")
 
-    data = preset.dataset()
-    torch.manual_seed(preset.run.seed)
-    model = build(preset.method).to(device).train()
-    if hasattr(model, "step"):
-        model.step.fill_(getattr(preset.method, "background_first", 0))  # the steps that most of the run consists of
-    # Some steps make fewer updates than others.
-    cycle = max(getattr(preset.method, field, 1) for field in ("stage_one_updates", "critic_updates"))
-    fuse(model)
+    model, data, cycle = prepared(preset, device), preset.dataset(), step_cycle(preset)
     few, more = (2, 4) if batch_size >= 4 else (2, 3)
-    batches = {n: first_batch(data, n, device) for n in (few, more)}
-    with autocast(device, here):
-        for _ in range(cycle):  # optimisers make their states
-            model.training_step(batches[few])
-    counted = {n: count(model, batch, there, cycle) for n, batch in batches.items()}
-    work = counted[few].at(few, counted[more], more, batch_size)
-
     timed = batch_size if device.type == "cuda" else more
-    batch = first_batch(data, timed, device) if timed not in batches else batches[timed]
-    work_timed = work if timed == batch_size else counted[more]
-    if here != there:
-        work_timed = replace(work_timed, flops=count(model, batch, here, cycle).flops)
+    batches = {n: first_batch(data, n, device) for n in {few, more, timed}}
+    steps_of(model, batches[few], here, cycle)  # optimisers make their states
+    counted = {n: count(model, batches[n], there, cycle) for n in (few, more)}
+    work = counted[few].at(few, counted[more], more, batch_size)
+    # As many FLOPs in any precision.
+    work_timed = counted[few].at(few, counted[more], more, timed)
+
     products, steps = [], []
-
-    def make_steps() -> None:
-        with autocast(device, here):
-            for _ in range(cycle):
-                model.training_step(batch)
-
     for _ in range(repeats):  # by turns: what else the machine does meets both
         products.append(product_rate(device, here))
-        _wait(device)
-        start = time.perf_counter()
-        make_steps()
-        _wait(device)
-        steps.append((time.perf_counter() - start) / cycle)
+        steps.append(_seconds(lambda: steps_of(model, batches[timed], here, cycle), device) / cycle)
     product, seconds = statistics.median(products), statistics.median(steps)
     utilisation = work_timed.flops / seconds / product
 
