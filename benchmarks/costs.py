@@ -55,7 +55,7 @@ def cases(
     return {
         "batch": [(batch, config(), batch) for batch in batches],
         "resolution": [(size, config(size), 4) for size in sizes],
-        "codes": [(n, config(codes=n), 4) for n in codes],
+        "codes, exact planes": [(n, config(codes=n), 4) for n in codes],
         "codes, full planes": [(n, config(codes=n, exact=False), 4) for n in codes],
     }
 
@@ -70,7 +70,9 @@ def main() -> None:
     curves = cases((2, 4), (32,), (200,)) if arguments.quick else cases(BATCHES, SIZES, CODES)
     if arguments.quick:
         curves["batch"] = [(batch, config(32), batch) for batch in (2, 4)]
-        curves["codes"], curves["codes, full planes"] = ([(200, config(32, exact=exact), 4)] for exact in (True, False))
+        curves["codes, exact planes"], curves["codes, full planes"] = (
+            [(200, config(32, exact=exact), 4)] for exact in (True, False)
+        )
     points = []
     for name, curve in curves.items():
         for x, settings, batch_size in curve:

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
-
 from tutorial_lib.plots.style import GREY, INK, PALETTE, NotebookFigure, new_figure, styled
 
 COSTS = {"seconds": "seconds a step", "gigabytes": "GB of tensors at once"}
@@ -28,10 +26,8 @@ def cost_curves(points: Sequence[Mapping], titles: Mapping[str, str | Sequence[s
                 curve = sorted((point["x"], point[cost]) for point in points if point["curve"] == name)
                 axes.plot(*zip(*curve, strict=True), "o-", color=colour, markersize=3.5, label=name.split(", ")[-1])
             places = sorted({point["x"] for point in points if point["curve"] in names})
-            axes.set_xscale("log", base=2)
-            axes.xaxis.set_major_locator(FixedLocator(places))
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axes.set_xticks(places, [f"{place:,}" for place in places])
+            axes.set_xlim(left=0)
             axes.set_ylim(bottom=0)
             axes.grid(axis="y")
             axes.tick_params(labelsize=7, labelcolor=GREY)
