@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from accelerate import Accelerator
 from toy_method import Pictures, Toy
 
 from tutorial_lib.training import checkpoints
@@ -277,6 +278,14 @@ def test_bad_settings_are_named_with_their_value(field, value):
 def test_batch_larger_than_the_data_set_is_refused(make_toy):
     with pytest.raises(ValueError, match="batch_size 4 is larger than the data set, which has 3 images"):
         train(make_toy(), Pictures(3), RUN, progress=False)
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(make_toy, pictures, monkeypatch, tmp_path):
+    accelerator = Accelerator()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"2 processes were started, but this one .* set ACCELERATE_USE_CPU=yes"):
+        train(make_toy(), pictures, RUN, tmp_path / "run", progress=False, accelerator=accelerator)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_with_a_run_is_not_overwritten(make_toy, pictures, tmp_path):

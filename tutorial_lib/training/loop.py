@@ -25,6 +25,7 @@ import dataclasses
 import inspect
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -339,6 +340,12 @@ class BatchOrder(Sampler[list[int]]):
 def _check(data: Dataset, run: RunSettings, snapshot: Path | None, resume: bool, processes: int) -> None:
     if len(data) < run.batch_size:
         raise ValueError(f"batch_size {run.batch_size} is larger than the data set, which has {len(data)} images")
+    started = int(os.environ.get("WORLD_SIZE", processes))
+    if started != processes:
+        raise ValueError(
+            f"{started} processes were started, but this one does not know of the others and would train by itself: without GPUs, "
+            "set ACCELERATE_USE_CPU=yes"
+        )
     if run.batch_size % processes:
         raise ValueError(f"batch_size {run.batch_size} cannot be divided among {processes} processes")
     if run.batch_size % (processes * run.accumulate):
