@@ -343,8 +343,8 @@ def _check(data: Dataset, run: RunSettings, snapshot: Path | None, resume: bool,
     started = int(os.environ.get("WORLD_SIZE", processes))
     if started != processes:
         raise ValueError(
-            f"{started} processes were started, but this one does not know of the others and would train by itself: without GPUs, "
-            "set ACCELERATE_USE_CPU=yes"
+            f"{started} processes were started, but this one does not know of the others and would train by itself: "
+            "without GPUs, set ACCELERATE_USE_CPU=yes"
         )
     if run.batch_size % processes:
         raise ValueError(f"batch_size {run.batch_size} cannot be divided among {processes} processes")
