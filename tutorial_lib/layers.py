@@ -32,8 +32,7 @@ class UpConv(nn.Conv2d):
         """(B, in, H, W) -> (B, out, 2 H, 2 W)."""
         if not torch.is_grad_enabled():  # a single picture, as for a slider, is drawn faster the plain way
             return F.conv2d(F.interpolate(x, scale_factor=2), self.weight, padding=1)
-        with torch.autocast(x.device.type, enabled=False):  # weights are added up before they are rounded
-            kernel = (self.weight.transpose(0, 1).flatten(2) @ self.sums).unflatten(2, (4, 4))  # (in, out, 4, 4)
+        kernel = (self.weight.transpose(0, 1).flatten(2) @ self.sums).unflatten(2, (4, 4))  # (in, out, 4, 4)
         return F.conv_transpose2d(x, kernel, stride=2, padding=1)
 
 
