@@ -1,6 +1,6 @@
 """How long a slider takes from its changed value to the new PNG bytes.
 
-    python benchmarks/sliders.py [--threads 2] [--changes 200]
+    python benchmarks/sliders.py [--threads 2] [--changes 200] [--quick]
 
 Writes data/results/sliders.json. Random weights take as long as trained ones.
 """
@@ -8,31 +8,72 @@ Writes data/results/sliders.json. Random weights take as long as trained ones.
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import torch
+from ipywidgets import Widget
+from torch import nn
 
+from tutorial_lib.data.birds import PaperBirds
+from tutorial_lib.data.faces import PaperFaces
 from tutorial_lib.training.checkpoints import machine
 from tutorial_lib.training.presets import PRESETS, build
 from tutorial_lib.widgets.birds import bird_panel
+from tutorial_lib.widgets.comgan import composition_panel, ds_comgan_panel, segmentation_panel
 from tutorial_lib.widgets.finegan import finegan_panel
+from tutorial_lib.widgets.gmvae import gmvae_panel
+from tutorial_lib.widgets.mixnmatch import mixnmatch_panel
 from tutorial_lib.widgets.panel import Panel
 
 RESULTS = Path(__file__).resolve().parent.parent / "data" / "results" / "sliders.json"
 TARGET = 33  # ms, 95th percentile
 
 
-def redraw_times(panel: Panel, changes: int) -> np.ndarray:
-    """Milliseconds of single changes, the controls taking turns, each to a value that a random picture has."""
-    times, seed = [], 100
+def laptop(method: str) -> nn.Module:
+    """A method of the size that is shipped, untrained."""
+    return build(PRESETS[method]["laptop"].method).eval()
+
+
+def panels() -> dict[str, Callable[[], Panel]]:
+    """Every panel of the course, on models of the size that is shipped."""
+    birds = PaperBirds(size=64, length=6).batch(range(6))["image"]
+    faces = PaperFaces(size=64, length=6).batch(range(6))["image"]
+    return {
+        "renderer, 256 x 256": bird_panel,
+        "FineGAN, 64 x 64 and 5 stages": lambda: finegan_panel(laptop("finegan")),
+        "MixNMatch, code mode": lambda: mixnmatch_panel(laptop("mixnmatch"), birds),
+        "MixNMatch, feature mode": lambda: mixnmatch_panel(laptop("mixnmatch"), birds, mode="feature"),
+        "ComGAN by hand": composition_panel,
+        "DS-ComGAN": lambda: ds_comgan_panel(laptop("ds_comgan")),
+        "DS-ComGAN's segmenter": lambda: segmentation_panel(laptop("ds_comgan_segmenter"), birds),
+        "GM-VAE": lambda: gmvae_panel(laptop("gmvae"), faces),
+    }
+
+
+def another(control: Widget, random: Random) -> object:
+    """Another value that a user could give this control."""
+    if isinstance(control.value, bool):
+        return not control.value
+    if hasattr(control, "options"):
+        values = [option[1] if isinstance(option, tuple) else option for option in control.options]
+        return random.choice([value for value in values if value != control.value] or values)
+    steps = round((control.max - control.min) / control.step)
+    return type(control.value)(control.min + control.step * random.randint(0, steps))
+
+
+def redraw_times(panel: Panel, changes: int, seed: int = 0) -> np.ndarray:
+    """Milliseconds from a control's new value to the new picture's bytes; the controls take turns, but for locked ones."""
+    times, random = [], Random(seed)
     while len(times) < changes:
-        seed += 1
-        for name, value in panel._sample(seed).items():
-            if value == panel.state[name] or len(times) == changes:
+        for control in panel.controls.values():
+            value = another(control, random)
+            if control.disabled or value == control.value or len(times) == changes:
                 continue
             start = time.perf_counter()
-            panel.controls[name].value = value
+            control.value = value
             times.append(1e3 * (time.perf_counter() - start))
             if panel.error:
                 raise RuntimeError(panel.error)
@@ -43,18 +84,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--changes", type=int, default=200)
+    parser.add_argument("--quick", action="store_true", help="a few changes only, to see that it works; writes nothing")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.changes = 5
     torch.set_num_threads(arguments.threads)
-    panels = {
-        "renderer, 256 x 256": bird_panel(),
-        "FineGAN, 64 x 64 and 5 stages": finegan_panel(build(PRESETS["finegan"]["laptop"].method).eval()),
-    }
     result = {"machine": machine(), "threads": arguments.threads, "changes": arguments.changes, "target_p95_ms": TARGET}
-    for name, panel in panels.items():
+    for name, make in panels().items():
+        panel = make()
         redraw_times(panel, 20)  # the first pictures are slower
-        median, p95 = np.percentile(redraw_times(panel, arguments.changes), [50, 95])
+        median, p95 = np.percentile(redraw_times(panel, arguments.changes, seed=1), [50, 95])
         result[name] = {"median_ms": round(median, 1), "p95_ms": round(p95, 1)}
-        print(f"{name:32} median {median:5.1f} ms   95th percentile {p95:5.1f} ms   (at most {TARGET})")
+        print(f"{name:32} median {median:5.1f} ms   95th percentile {p95:5.1f} ms   (at most {TARGET})", flush=True)
+    if arguments.quick:
+        return
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
 

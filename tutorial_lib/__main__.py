@@ -1,6 +1,7 @@
 """Train, measure and sample the course's models without a notebook.
 
 python -m tutorial_lib train finegan --preset laptop      # train; `train finegan --help` lists every setting
+python -m tutorial_lib plan finegan --gpu A100            # parameters, FLOPs, memory and hours of a run, before it is started
 python -m tutorial_lib evaluate finegan                   # measure the shipped checkpoint, as the paper does
 python -m tutorial_lib ablate finegan                     # train and measure the method with parts taken away
 python -m tutorial_lib sample finegan --out sheet.png     # a sheet of pictures
@@ -105,6 +106,31 @@ def run_training(preset: Preset, folder: Path, resume: bool) -> None:
         return
     sheets = f", sample sheets {folder / 'samples'}" if callbacks else ""
     print(f"{history.seconds / 60:.1f} minutes; model {folder / 'model.safetensors'}{sheets}")
+
+
+@dataclass
+class Plan:
+    """Say what a run will take: parameters, FLOPs, memory, hours on this device and on a GPU that is not here.
+
+    Makes a few training steps (a minute at the published sizes) and says what is counted, measured and extrapolated.
+    """
+
+    method: Annotated[Literal[tuple(PRESETS)], tyro.conf.Positional]
+    """What would be trained."""
+    preset: str = "paper"
+    """With which of its presets."""
+    gpu: str | None = None
+    """A GPU to extrapolate to, such as H100; this device only if left out."""
+    batch_size: int | None = None
+    """Pictures in a batch; the preset's if left out."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+    def __call__(self) -> None:
+        from tutorial_lib.training import plan
+
+        found = plan.plan(self.method, self.preset, self.gpu, batch_size=self.batch_size)
+        print(json.dumps(found) if self.json else plan.table(found))
 
 
 @dataclass
@@ -320,6 +346,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
         layout = next(name for name in (*after("--layout"), "folder") if name in PHOTOS)
     commands = {
         "train": train_command(method, preset, layout),
+        "plan": Plan,
         "evaluate": Evaluate,
         "ablate": Ablate,
         "sample": Sample,

@@ -24,13 +24,15 @@ class UpConv(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
+        # Of three weights in a row: the first, the first two, the last two, the last. In both directions, and turned round.
+        row = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])
+        self.register_buffer("sums", torch.kron(row, row).T.flip(0).contiguous(), persistent=False)  # (9, 16)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, 2 H, 2 W)."""
         if not torch.is_grad_enabled():  # a single picture, as for a slider, is drawn faster the plain way
             return F.conv2d(F.interpolate(x, scale_factor=2), self.weight, padding=1)
-        turned = self.weight.flip(2, 3).transpose(0, 1)
-        kernel = F.avg_pool2d(F.pad(turned, (1, 1, 1, 1)), 2, 1) * 4  # (in, out, 4, 4): every sum of 2 x 2 weights
+        kernel = (self.weight.transpose(0, 1).flatten(2) @ self.sums).unflatten(2, (4, 4))  # (in, out, 4, 4)
         return F.conv_transpose2d(x, kernel, stride=2, padding=1)
 
 
@@ -123,10 +125,15 @@ def gradient_penalty(discriminator: nn.Module, real: tuple[Tensor, ...], fake: t
 
 
 @contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """No gradients on the parameters of `network`, through which others are trained: they would be thrown away."""
-    network.requires_grad_(False)
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """No gradients on the parameters of `networks`, through which others are trained: they would be thrown away.
+
+    What counts is the forward pass: autograd decides there which gradients a backward pass will compute.
+    """
+    for network in networks:
+        network.requires_grad_(False)
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for network in networks:
+            network.requires_grad_(True)

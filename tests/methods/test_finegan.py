@@ -1,5 +1,6 @@
 import itertools
 import math
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from fractions import Fraction
 
@@ -10,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import tv_tensors
 
 from tutorial_lib.codes import Codes
 from tutorial_lib.data.birds import PaperBirds
+from tutorial_lib.methods import finegan
 from tutorial_lib.methods.finegan import (
     BackgroundCritic,
     CellReader,
@@ -511,6 +514,24 @@ def test_generators_update_leaves_the_judges_alone(batch):
     model.update_generator(model.background_losses(fake.background, codes) | model.object_losses(fake, codes))
     assert same(before, weights(*judges)) and not same(generator, weights(model.generator))
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_generators_update_computes_no_gradients_of_the_judges(batch, monkeypatch):
+    def flops(compute) -> int:
+        with FlopCounterMode(display=False) as counter:
+            compute()
+        return counter.get_total_flops()
+
+    def step() -> None:
+        make(background_first=0).training_step(batch)
+
+    spared = -flops(step)
+    monkeypatch.setattr(finegan, "frozen", lambda *networks: nullcontext())
+    spared += flops(step)
+    model, picture = make(), torch.zeros(4, 3, 32, 32)
+    passes = (model.background_critic, model.child_discriminator.judge, model.child_discriminator.trunk)
+    # The gradient of a convolution's weights takes as many as its forward pass.
+    assert spared == sum(flops(lambda run=run: run(picture)) for run in passes)
 
 
 def test_judges_updates_leave_generator_and_readers_alone(batch):

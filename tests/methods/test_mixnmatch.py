@@ -1,12 +1,15 @@
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tutorial_lib.codes import Codes
 from tutorial_lib.data.birds import PaperBirds
+from tutorial_lib.methods import mixnmatch
 from tutorial_lib.methods.mixnmatch import (
     CodeMode,
     CodeModeConfig,
@@ -207,6 +210,27 @@ def test_generators_update_leaves_the_pair_discriminators_alone(batch, pictures)
     model.update_generator(model.pair_losses(pictures, model.encode(pictures), model.generate(codes).image, codes))
     assert same(before, weights(model.pairs))
     assert all(parameter.requires_grad for parameter in model.pairs.parameters())
+
+
+def test_step_computes_no_gradients_of_frozen_pair_discriminators(batch, monkeypatch):
+    def flops(compute) -> int:
+        with FlopCounterMode(display=False) as counter:
+            compute()
+        return counter.get_total_flops()
+
+    def losses() -> None:
+        model = code_mode().train()
+        codes, image = model.sample_codes(8), batch["image"]
+        fake, encoded = model.generator(codes), model._encode(image)
+        with mixnmatch.frozen(model.pairs):
+            terms = model.pair_losses(image, encoded, fake.image, codes)
+        model.update_generator(terms)
+
+    spared = -flops(losses)
+    monkeypatch.setattr(mixnmatch, "frozen", lambda *networks: nullcontext())
+    spared += flops(losses)
+    pairs, picture = code_mode().pairs.values(), torch.zeros(8, 3, 32, 32)
+    assert spared > 2 * sum(flops(lambda pair=pair: pair.image(picture)) for pair in pairs)  # real ones and fakes; and codes
 
 
 def test_reprediction_trains_the_encoders_only(batch):

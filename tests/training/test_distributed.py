@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
+import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +16,10 @@ import torch
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import nn
-from toy_method import GivenCodes, Pictures, ToyConfig
+from toy_method import GivenCodes, Pictures, Plain, Toy, ToyConfig
 from two_processes import RUN, batch_norm, inputs, process
 
+from tutorial_lib.training import checkpoints
 from tutorial_lib.training.distributed import CrossProcessBatchNorm, convert_batch_norm
 from tutorial_lib.training.loop import train
 
@@ -21,11 +28,16 @@ from tutorial_lib.training.loop import train
 def two(tmp_path_factory) -> Path:
     """The folder in which two processes have left their results."""
     folder = tmp_path_factory.mktemp("two")
+    torch.manual_seed(0)
+    train(GivenCodes(ToyConfig()), Pictures(), dataclasses.replace(RUN, steps=3), folder / "one", progress=False)
+    mp.start_processes(process, (str(folder), free_port()), nprocs=2, start_method="spawn")
+    return folder
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.start_processes(process, (str(folder), port), nprocs=2, start_method="spawn")
-    return folder
+        return probe.getsockname()[1]
 
 
 def test_two_processes_give_the_update_of_one_with_the_same_global_batch(two):
@@ -64,6 +76,69 @@ def test_resumed_run_of_two_processes_gives_the_weights_of_one_never_interrupted
         whole, parts = (load_file(two / "resume" / f"{name}{rank}.safetensors") for name in ("whole", "parts"))
         for name, value in whole.items():
             assert torch.equal(parts[name], value), name
+
+
+def test_logged_losses_are_means_over_the_processes(two):
+    torch.manual_seed(0)
+    history = train(GivenCodes(ToyConfig()), Pictures(), RUN, progress=False)
+    lines = [json.loads(line) for line in (two / "training" / "run" / "metrics.jsonl").read_text().splitlines()]
+    for line, record in zip(lines, history.records, strict=True):
+        assert {name: line[name] for name in ("step", "images")} == {name: record[name] for name in ("step", "images")}
+        for name in ("discriminator", "generator"):
+            assert line[name] == pytest.approx(record[name], rel=1e-4)
+
+
+def test_two_processes_go_on_from_the_snapshot_of_one(two):
+    found = load_file(two / "one" / "model.safetensors")
+    expected = load_file(two / "training" / "run" / "model.safetensors")
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5, msg=name)
+    lines = (two / "one" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 3, 4, 5]
+
+
+def test_one_process_goes_on_from_the_snapshot_of_two(two, tmp_path):
+    shutil.copytree(two / "training" / "run", tmp_path / "run")
+    longer = dataclasses.replace(RUN, steps=7)
+    whole, resumed = GivenCodes(ToyConfig()), GivenCodes(ToyConfig())
+    torch.manual_seed(0)
+    whole.load_state_dict(GivenCodes(ToyConfig()).state_dict())
+    train(whole, Pictures(), longer, progress=False)
+    history = train(resumed, Pictures(), longer, tmp_path / "run", resume=True, progress=False)
+    for (name, value), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        torch.testing.assert_close(other, value, atol=1e-4, rtol=1e-4, msg=name)
+    assert history.records[-1]["step"] == 7
+
+
+def test_resumed_on_another_number_of_processes_noise_starts_anew(two, tmp_path):
+    """The states of two random generators do not make one; what is drawn is told by seed and step."""
+    weights = []
+    for attempt in ("a", "b"):
+        shutil.copytree(two / "resume" / "whole", tmp_path / attempt)
+        method = Toy(ToyConfig())
+        train(method, Pictures(), dataclasses.replace(RUN, steps=7), tmp_path / attempt, resume=True, progress=False)
+        weights.append(method.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_two_processes_with_two_parts_each_give_the_update_of_one(two):
+    torch.manual_seed(0)
+    method = Plain(ToyConfig())
+    train(method, Pictures(), RUN, progress=False)
+    found = load_file(two / "parts" / "state0.safetensors")
+    for name, value in method.state_dict().items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_processes_of_a_notebook_give_the_same_model(two, tmp_path):
+    program = [sys.executable, str(Path(__file__).with_name("launched.py")), str(tmp_path), str(free_port())]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "yes", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert checkpoints.card(tmp_path / "run" / "model.safetensors")["processes"] == 2
+    found, expected = (load_file(folder / "run" / "model.safetensors") for folder in (tmp_path, two / "training"))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("shape", [(8, 3), (8, 3, 5, 2)])

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from accelerate import Accelerator
 from toy_method import Pictures, Toy
 
 from tutorial_lib.training import checkpoints
@@ -137,6 +138,34 @@ def test_rates_are_constant_then_fall_linearly_and_come_back(make_toy, pictures)
     assert toy.optimizers["generator"].param_groups[0]["lr"] == 0.01
 
 
+def test_adam_is_fused_and_gives_what_the_plain_one_gives(make_toy, pictures):
+    fused, plain = make_toy(), make_toy()
+    train(fused, pictures, RUN, progress=False)
+    assert fused.optimizers["discriminator"].param_groups[0]["fused"]
+    step = plain.training_step
+
+    def unfused(batch):
+        plain.optimizers["discriminator"].param_groups[0]["fused"] = None
+        return step(batch)
+
+    plain.training_step = unfused
+    train(plain, pictures, RUN, progress=False)
+    for (name, a), b in zip(fused.state_dict().items(), plain.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_channels_last_run_is_resumed_to_the_same_weights(make_toy, pictures, tmp_path):
+    run = dataclasses.replace(RUN, channels_last=True)
+    whole, parts = make_toy(), make_toy()
+    train(whole, pictures, run, progress=False)
+    train(make_toy(), pictures, dataclasses.replace(run, steps=3, decay_from=1.0), tmp_path, progress=False)
+    history = train(parts, pictures, run, tmp_path, resume=True, progress=False)
+    assert history.records[0]["step"] == 2
+    assert_same_state(whole, parts)
+    for parameter, state in parts.optimizers["discriminator"].state.items():
+        assert state["exp_avg"].stride() == parameter.stride()
+
+
 def test_callbacks_may_draw_random_numbers_without_changing_the_run(make_toy, pictures):
     quiet, noisy = make_toy(), make_toy()
     train(quiet, pictures, RUN, progress=False)
@@ -249,6 +278,14 @@ def test_bad_settings_are_named_with_their_value(field, value):
 def test_batch_larger_than_the_data_set_is_refused(make_toy):
     with pytest.raises(ValueError, match="batch_size 4 is larger than the data set, which has 3 images"):
         train(make_toy(), Pictures(3), RUN, progress=False)
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(make_toy, pictures, monkeypatch, tmp_path):
+    accelerator = Accelerator()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"2 processes were started, but this one .* set ACCELERATE_USE_CPU=yes"):
+        train(make_toy(), pictures, RUN, tmp_path / "run", progress=False, accelerator=accelerator)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_with_a_run_is_not_overwritten(make_toy, pictures, tmp_path):

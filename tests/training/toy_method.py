@@ -94,3 +94,23 @@ class GivenCodes(Toy):
 
     def training_step(self, batch: dict[str, Tensor], codes: Tensor | None = None) -> dict[str, Tensor]:
         return super().training_step(batch, batch["codes"])
+
+
+class Plain(GivenCodes):
+    """Without BatchNorm and spectral norm, which know which pictures are computed together and how often. Counts its steps."""
+
+    def __init__(self, config: ToyConfig):
+        super().__init__(config)
+        for name in ("1", "4"):
+            self.generator.register_module(name, nn.Identity())
+        width = config.width
+        self.discriminator = nn.Sequential(nn.Conv2d(3, width, 4), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(width, 1))
+        self.optimizers["discriminator"] = torch.optim.SGD(self.discriminator.parameters(), 0.1)
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.seen: list[int] = []
+
+    def training_step(self, batch: dict[str, Tensor], codes: Tensor | None = None) -> dict[str, Tensor]:
+        self.seen.append(len(batch["image"]))
+        losses = super().training_step(batch, codes)
+        self.step += 1
+        return losses

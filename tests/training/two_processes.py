@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from toy_method import GivenCodes, Pictures, Toy, ToyConfig
+from toy_method import GivenCodes, Pictures, Plain, Toy, ToyConfig
 
 from tutorial_lib.training.distributed import convert_batch_norm
 from tutorial_lib.training.loop import RunSettings, train
@@ -21,10 +21,12 @@ def process(rank: int, folder: str, port: int) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "yes"}
-    for part in ("training", "resume", "norms"):
+    for part in ("training", "resume", "parts", "norms"):
         (Path(folder) / part).mkdir(exist_ok=True)
     run_training(Path(folder) / "training")
     run_resume(Path(folder) / "resume")
+    run_other_number(Path(folder))
+    run_parts(Path(folder) / "parts")
     run_batch_norm(Path(folder) / "norms")
     torch.distributed.destroy_process_group()
 
@@ -51,6 +53,22 @@ def run_resume(folder: Path) -> None:
     train(parts, Pictures(), RUN, folder / "parts", resume=True, progress=False)
     for name, method in (("whole", whole), ("parts", parts)):
         save_file(method.state_dict(), folder / f"{name}{rank}.safetensors")
+
+
+def run_other_number(folder: Path) -> None:
+    """Go on, as two, from the snapshot that one process has left in `one`, if it has."""
+    if not (folder / "one").exists():
+        return
+    method = GivenCodes(ToyConfig())
+    train(method, Pictures(), RUN, folder / "one", resume=True, progress=False)
+
+
+def run_parts(folder: Path) -> None:
+    """Each process computes its two pictures one after the other."""
+    torch.manual_seed(0)
+    method = Plain(ToyConfig())
+    train(method, Pictures(), dataclasses.replace(RUN, accumulate=2), progress=False)
+    save_file(method.state_dict(), folder / f"state{os.environ['RANK']}.safetensors")
 
 
 def run_batch_norm(folder: Path) -> None:

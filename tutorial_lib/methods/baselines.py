@@ -92,13 +92,13 @@ class InfoGAN(nn.Module):
             spectral=config.spectral_norm,
         )
         reader = [*self.discriminator.code_features.parameters(), *self.discriminator.code.parameters()]
-        self._judge = [*self.discriminator.trunk.parameters(), *self.discriminator.real.parameters()]
+        judge = [*self.discriminator.trunk.parameters(), *self.discriminator.real.parameters()]
 
         def adam(parameters) -> torch.optim.Adam:
             return torch.optim.Adam(parameters, lr=config.learning_rate, betas=config.betas)
 
         self.optimizers = {
-            "discriminator": adam(self._judge),
+            "discriminator": adam(judge),
             "generator": adam([*self.generator.parameters(), *reader]),
         }
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
@@ -123,14 +123,11 @@ class InfoGAN(nn.Module):
         fake = self.generator(z, c)
         d_loss = critic_loss(self.discriminator.judge(image), self.discriminator.judge(fake.detach()), config.hinge)
         self._update("discriminator", d_loss)
-        for parameter in self._judge:
-            parameter.requires_grad_(False)
-        (logits,) = self.discriminator.read(fake)
-        g_loss = generator_loss(self.discriminator.judge(fake), config.hinge)
+        with frozen(self.discriminator.trunk, self.discriminator.real):
+            (logits,) = self.discriminator.read(fake)
+            g_loss = generator_loss(self.discriminator.judge(fake), config.hinge)
         information = config.information_weight * F.cross_entropy(logits, c)
         self._update("generator", g_loss + information)
-        for parameter in self._judge:
-            parameter.requires_grad_(True)
         self.step += 1
         return {"d": d_loss.detach(), "g": g_loss.detach(), "information": information.detach()}
 

@@ -26,6 +26,7 @@ from tutorial_lib.layers import (
     ResidualBlock,
     add_spectral_norm,
     conv3x3,
+    frozen,
     orthogonal_init,
     same_block,
     up_block,
@@ -443,7 +444,7 @@ class FineGAN(nn.Module):
         if config.background_information:
             self.background_reader = ObjectDiscriminator(size, widths, width, (config.n_backgrounds,), **reads)
             readers += self.background_reader.parameters()
-        judges = [*self.child_discriminator.trunk.parameters(), *self.child_discriminator.real.parameters()]
+        judges = [*self.child_discriminator.trunk.parameters(), *self.child_discriminator.real.parameters()]  # D_c without Q_c
 
         def adam(parameters) -> torch.optim.Adam:
             return torch.optim.Adam(parameters, lr=config.learning_rate, betas=config.betas)
@@ -453,7 +454,6 @@ class FineGAN(nn.Module):
             "child_discriminator": adam(judges),
             "generator": adam([*self.generator.parameters(), *readers]),
         }
-        self._judges = judges
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     # ---- codes and pictures
@@ -492,6 +492,10 @@ class FineGAN(nn.Module):
 
     # ---- training
 
+    def judges(self) -> list[nn.Module]:
+        """What the generator's update goes through and does not change: D_b, and D_c but for the layers of Q_c."""
+        return [self.background_critic, self.child_discriminator.trunk, self.child_discriminator.real]
+
     def training_step(self, batch: dict[str, Tensor], codes: Codes | None = None) -> dict[str, Tensor]:
         """One update of D_b, of D_c, and of the generator with the readers Q_p and Q_c; returns the losses.
 
@@ -506,12 +510,15 @@ class FineGAN(nn.Module):
         if step < self.config.background_first:
             background = self.generator.draw_background(codes)
             losses |= self.update_background_critic(batch, background.detach())
-            losses |= self.update_generator(self.background_losses(background, codes))
+            with frozen(*self.judges()):
+                terms = self.background_losses(background, codes)
         else:
             fake = self.generator(codes)
             losses |= self.update_background_critic(batch, fake.background.detach())
             losses |= self.update_child_discriminator(image, fake.image.detach())
-            losses |= self.update_generator(self.background_losses(fake.background, codes) | self.object_losses(fake, codes))
+            with frozen(*self.judges()):
+                terms = self.background_losses(fake.background, codes) | self.object_losses(fake, codes)
+        losses |= self.update_generator(terms)
         self.step += 1
         return losses
 
@@ -582,14 +589,7 @@ class FineGAN(nn.Module):
 
     def update_generator(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """One update of the generator, Q_p and Q_c (and the other readers) on the sum of the losses."""
-        frozen = [*self.background_critic.parameters(), *self._judges]
-        for parameter in frozen:
-            parameter.requires_grad_(False)  # their gradients would be thrown away
-        try:
-            self._update("generator", sum(losses.values()))
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
+        self._update("generator", sum(losses.values()))
         return {name: loss.detach() for name, loss in losses.items()}
 
     @torch.no_grad()

@@ -26,6 +26,7 @@ from tutorial_lib.layers import (
     ResidualBlock,
     add_spectral_norm,
     conv3x3,
+    frozen,
     gradient_penalty,
     orthogonal_init,
     same_block,
@@ -177,7 +178,6 @@ class CodeMode(FineGAN):
             # One for each code: a single discriminator of all four would see by the ties between them which pair is real.
             self.pairs = nn.ModuleDict({name: PairDiscriminator(config, n) for name, n in lengths.items()})
             self.optimizers["pairs"] = torch.optim.Adam(self.pairs.parameters(), lr=config.learning_rate, betas=config.betas)
-            self._judges += [*self.pairs.parameters()]
 
     # ---- codes and pictures
 
@@ -261,10 +261,12 @@ class CodeMode(FineGAN):
         fake, encoded = self.generator(codes), self._encode(image)
         losses = self.update_background_critic(batch, fake.background.detach())
         losses |= self.update_child_discriminator(image, fake.image.detach())
-        terms = self.background_losses(fake.background, codes) | self.object_losses(fake, codes)
+        with frozen(*self.judges()):
+            terms = self.background_losses(fake.background, codes) | self.object_losses(fake, codes)
         if config.paired:
             losses |= self.update_pairs(image, encoded, fake.image, codes)
-            terms |= self.pair_losses(image, encoded, fake.image, codes)
+            with frozen(self.pairs):
+                terms |= self.pair_losses(image, encoded, fake.image, codes)
         else:
             redrawn = self.generator(encoded).image
             terms["reconstruction"] = config.reconstruction_weight * F.l1_loss(redrawn, image)
@@ -440,7 +442,8 @@ class MixNMatch(CodeMode):
             loss = critic_loss(*judged, config.hinge)
             self._update("feature_critic", loss)
             losses["d_feature"] = loss.detach()
-            terms["g_feature"] = config.feature_adversarial_weight * generator_loss(self.feature_critic(read), config.hinge)
+            with frozen(self.feature_critic):
+                terms["g_feature"] = config.feature_adversarial_weight * generator_loss(self.feature_critic(read), config.hinge)
         if config.feature_l1_weight:
             again = self.extractor(fake.image)
             terms["feature_l1"] = config.feature_l1_weight * F.l1_loss(again, fake.feature)

@@ -13,6 +13,8 @@ A cluster, typed on each machine with its rank:
     accelerate launch --multi_gpu --num_machines 2 --num_processes 8 --machine_rank 0 --main_process_ip HOST \\
         --main_process_port 29500 -m tutorial_lib train finegan --preset paper
 
+A batch that does not fit is computed in parts (`--run.accumulate 4`), see accumulation.py; what a run will take, plan.py says.
+
 The loop is blind to the algorithm: a method owns its networks and optimisers and does one whole update in
 `training_step(batch)`, which returns named losses.
 """
@@ -23,6 +25,7 @@ import dataclasses
 import inspect
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -40,6 +43,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from tutorial_lib.training import checkpoints
+from tutorial_lib.training.accumulation import Accumulation
 from tutorial_lib.training.distributed import average_gradients, broadcast, convert_batch_norm
 from tutorial_lib.training.snapshots import read_snapshot, restore, restore_rng, save_snapshot
 
@@ -55,6 +59,8 @@ class RunSettings:
     """Updates, one global batch each."""
     batch_size: int
     """Images in a batch, over all processes together."""
+    accumulate: int = 1
+    """Parts that a process computes its share of the batch in, for less memory; each update is still one of the whole batch."""
     seed: int = 0
     """Of the order of the data and of the noise."""
     ema_decay: float = 0.999
@@ -73,7 +79,7 @@ class RunSettings:
     """Processes that prepare batches beside the training; 0: none."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "log_every", "snapshot_every"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "snapshot_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("seed", "workers"):
@@ -156,6 +162,7 @@ def train(
     channels_last = device.type == "cuda" if run.channels_last is None else run.channels_last
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     method.to(memory_format=memory_format)
+    fuse(method)
     averages = {
         name: AveragedModel(getattr(method, name), multi_avg_fn=_moving_average(run.ema_decay), use_buffers=True)
         for name in method.averaged
@@ -180,10 +187,8 @@ def train(
         lines = "".join(json.dumps(record) + "\n" for record in history.records)
         checkpoints.write_text(lines, folder / "metrics.jsonl")
 
-    # Accelerate fixes one precision for the life of a process, a notebook wants several. And no cache: it would keep
-    # the bf16 copies of weights that a training step has just updated.
-    bf16 = choose_precision(run.precision, device) == "bf16"
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False)
+    precision = autocast(device, choose_precision(run.precision, device))
+    accumulation = Accumulation(method, run.accumulate)
     hooks = [
         optimizer.register_step_pre_hook(average_gradients)
         for optimizer in method.optimizers.values()
@@ -199,8 +204,8 @@ def train(
             for step in range(done + 1, run.steps + 1):
                 _set_rates(method, rates, _rate(step - 1, run))
                 batch = {key: _move(value, device, memory_format) for key, value in next(batches).items()}
-                with autocast:
-                    window.append(method.training_step(batch))
+                with precision:
+                    window.append(method.training_step(batch) if run.accumulate == 1 else accumulation(batch))
                 for name, average in averages.items():
                     average.update_parameters(getattr(method, name))
                 bar.update()
@@ -293,6 +298,23 @@ def choose_precision(precision: str, device: torch.device) -> str:
     return "fp32"
 
 
+def fuse(method: nn.Module) -> None:
+    """Let Adam update a method's parameters in one pass over the memory instead of a dozen: the same formula."""
+    for optimizer in method.optimizers.values():
+        for group in optimizer.param_groups:
+            if isinstance(optimizer, torch.optim.Adam) and all(p.device.type in ("cpu", "cuda") for p in group["params"]):
+                group["fused"] = True
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a method computes in bf16, or, for fp32, one that changes nothing.
+
+    Accelerate fixes one precision for the life of a process, a notebook wants several. And no cache: it would keep the bf16
+    copies of weights that a training step has just updated.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
 class BatchOrder(Sampler[list[int]]):
     """Index lists of this process's slice of each global batch, without end, from any step.
 
@@ -318,8 +340,17 @@ class BatchOrder(Sampler[list[int]]):
 def _check(data: Dataset, run: RunSettings, snapshot: Path | None, resume: bool, processes: int) -> None:
     if len(data) < run.batch_size:
         raise ValueError(f"batch_size {run.batch_size} is larger than the data set, which has {len(data)} images")
+    started = int(os.environ.get("WORLD_SIZE", processes))
+    if started != processes:
+        raise ValueError(
+            f"{started} processes were started, but this one does not know of the others and would train by itself: "
+            "without GPUs, set ACCELERATE_USE_CPU=yes"
+        )
     if run.batch_size % processes:
         raise ValueError(f"batch_size {run.batch_size} cannot be divided among {processes} processes")
+    if run.batch_size % (processes * run.accumulate):
+        among = f" of each of {processes} processes" if processes > 1 else ""
+        raise ValueError(f"batch_size {run.batch_size} cannot be divided among {run.accumulate} parts{among}")
     if resume and snapshot is None:
         raise ValueError("resume: there is no folder to resume from (folder is None)")
     if snapshot is not None and snapshot.exists() and not resume:

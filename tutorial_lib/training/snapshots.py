@@ -93,6 +93,11 @@ def restore(path: Path, tensors: dict[str, Tensor], state: dict, method: nn.Modu
             index, entry = key.split(".", 1)
             by_parameter.setdefault(int(index), {})[entry] = value
         optimizer.load_state_dict({"state": by_parameter, "param_groups": saved["param_groups"]})
+        for parameter, entries in optimizer.state.items():
+            for key, value in entries.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    # In the parameter's memory format, which a fused optimiser takes for granted.
+                    entries[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def restore_rng(tensors: dict[str, Tensor], accelerator: Accelerator) -> None:
