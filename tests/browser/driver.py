@@ -1,5 +1,6 @@
 """JupyterLab on a free port, and a panel on one of its pages as a person uses it. For the tests and the benchmark."""
 
+import importlib.util
 import os
 import secrets
 import shutil
@@ -21,7 +22,6 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 180  # seconds for anything to appear; a slow machine is not a failure
-TAGS = {"setup", "sliders"}  # of the cells that a panel needs; the others would take minutes
 KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
 
 # The kernel answers in turn: what it was asked before is done, and what it drew has arrived. A control that moves fast has one
@@ -43,20 +43,15 @@ class Lab:
     folder: Path
 
 
-def tagged(notebook: Path) -> nbformat.NotebookNode | None:
-    """The notebook with the cells of its panel only, or None if it has no panel."""
-    notebook = nbformat.read(notebook, as_version=4)
-    notebook.cells = [cell for cell in notebook.cells if TAGS & set(cell.metadata.get("tags", []))]
-    if not any("sliders" in cell.metadata.tags for cell in notebook.cells):
-        return None
-    notebook.metadata.pop("widgets", None)
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    return notebook
+def script(name: str):
+    """A module of scripts/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
+tagged = script("demo").tagged  # a panel's own cells; the others would take minutes
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if tagged(path)]
 
 
@@ -136,8 +131,8 @@ def open_notebook(lab: Lab, page, notebook: Path) -> "PanelPage":
     page.wait_for_function(f"{KERNEL}?.status === 'idle'")  # JupyterLab asks which kernel to run on if it is not there yet
     page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells')")
     panel = PanelPage(page)
-    panel.picture.wait_for()
-    page.wait_for_function("document.querySelector('.tl-panel').dataset.named")
+    panel.notebook = notebook.stem
+    panel.wait()
     panel.settle()
     return panel
 
@@ -148,7 +143,13 @@ class PanelPage:
     def __init__(self, page):
         self.page = page
         self.root = page.locator(".tl-panel").first
+        self.notebook = ""
         self.picture = self.root.locator(".tl-left .tl-picture").first
+
+    def wait(self) -> None:
+        """Until the panel is there."""
+        self.picture.wait_for()
+        self.page.wait_for_function("document.querySelector('.tl-panel').dataset.named")
 
     def settle(self) -> None:
         """Until the kernel has done what it was asked, and the page shows it."""

@@ -7,6 +7,8 @@ import pytest
 from driver import NOTEBOOKS, PanelPage, open_notebook
 from PIL import Image
 
+from tutorial_lib.training.checkpoints import load
+
 pytestmark = pytest.mark.browser
 
 ERRORS = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type$='stderr'], .tl-error span"
@@ -221,3 +223,69 @@ def test_nothing_sticks_out(panel, screenshots, request, theme, width):
         panel.page.evaluate(themes, "JupyterLab Light")
         panel.page.set_viewport_size({"width": 1280, "height": 1400})
         panel.page.wait_for_timeout(500)
+
+
+# ---- what single notebooks are about
+
+
+def only(panel: PanelPage, *notebooks: str) -> None:
+    if panel.notebook not in notebooks:
+        pytest.skip(f"is about {', '.join(notebooks)}")
+
+
+def move(panel: PanelPage, factor: str) -> np.ndarray:
+    """Move a factor's first slider to its other end, off any picture; how much each pixel changes, (H, W)."""
+    code = panel.root.get_by_role("group", name=factor, exact=False).get_by_role("button", name="code", exact=True)
+    if code.count():
+        code.click()
+        panel.settle()
+    before = panel.pixels()
+    panel.to_other_end(panel.root.locator(f'.tl-right [role=slider][aria-label^="{factor}:"]').first)
+    return np.abs(panel.pixels() - before).mean(-1)
+
+
+def test_renderer_gives_the_exact_answer(panel):
+    only(panel, "00_start_here")
+    for factor, inside_stays in (("background", True), ("texture", False)):
+        change = move(panel, factor)
+        made: dict = {}
+        exec(panel.code, made)
+        image = ((made["image"][0].permute(1, 2, 0) + 1) * 127.5).numpy()
+        assert np.abs(panel.pixels() - image).max() <= 1, "the copied code makes another picture than the page shows"
+        mask = made["render"](made["scene"], size=256)["mask"][0, 0].numpy()
+        stays, changes = (mask == 1, mask == 0) if inside_stays else (mask == 0, mask == 1)
+        assert change[stays].max() <= 1 < 10 < change[changes].mean()
+
+
+def test_copied_code_makes_the_picture_of_the_page(panel):
+    only(panel, "01_finegan")
+    panel.press("Shuffle")
+    made = {"model": load("finegan").eval()}
+    exec(panel.code, made)
+    image = ((made["image"][0].permute(1, 2, 0) + 1) * 127.5).clamp(0, 255).numpy()
+    assert np.abs(panel.pixels() - image).max() <= 1
+
+
+def test_background_changes_outside_the_bird_and_texture_inside(panel):
+    only(panel, "01_finegan", "02_mixnmatch_code", "03_mixnmatch_feature")
+    for factor in ("background", "texture"):
+        bird = np.maximum(panel.stage("parent mask"), panel.stage("child mask"))[..., 0] > 127
+        change = move(panel, factor)
+        inside, outside = change[bird].mean(), change[~bird].mean()
+        high, low = (outside, inside) if factor == "background" else (inside, outside)
+        assert high > 4 * low, f"{factor}: {inside:.1f} of 255 inside the bird, {outside:.1f} outside"
+
+
+def test_feature_mode_ties_the_pose_to_the_shape(panel):
+    only(panel, "03_mixnmatch_feature")
+    shape, pose = (panel.root.get_by_role("group", name=factor) for factor in ("shape", "pose"))
+    shape.get_by_role("button", name="B", exact=True).click()
+    panel.settle()
+    assert pose.locator(".mod-active").all_inner_texts() == ["B"] and pose.get_by_role("button").first.is_disabled()
+    exact = panel.look()
+    panel.root.get_by_label("feature mode").click()
+    panel.settle()
+    assert panel.look() != exact and pose.get_by_role("button").first.is_enabled()
+    pose.get_by_role("button", name="C", exact=True).click()
+    panel.settle()
+    assert shape.locator(".mod-active").all_inner_texts() == ["B"]

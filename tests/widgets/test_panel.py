@@ -3,7 +3,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from ipywidgets import Button, Checkbox, IntSlider, SelectionSlider, ToggleButton
+from ipywidgets import Button, Checkbox, FloatSlider, IntSlider, SelectionSlider, ToggleButton
 from PIL import Image
 
 from tutorial_lib.widgets.panel import STEPS_BACK, Panel, png, to_uint8
@@ -139,6 +139,19 @@ def test_undo_takes_back_what_followed(panel):
     panel.set(lock=True, red=77)
     panel.undo()
     assert panel.state == first and not panel.controls["green"].disabled
+
+
+def test_a_front_end_that_rounds_is_no_move():
+    drawn = []
+
+    def draw(state):
+        drawn.append(state["x"])
+        return np.zeros((8, 8, 3), np.uint8)
+
+    panel = Panel({"x": {"x": FloatSlider(0.3, min=0, max=1, step=0.1, description="x")}}, draw)
+    panel.controls["x"].value = 0.1 * 3  # 0.30000000000000004
+    panel.undo()
+    assert drawn == [0.3] and buttons(panel.widget)["Undo"].disabled
 
 
 def test_history_is_bounded(panel):

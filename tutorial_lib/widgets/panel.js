@@ -33,6 +33,7 @@
         if (label) values.push(`${full} ${text(buttons.find((button) => button.classList.contains("mod-active")))}`);
       }
     }
+    panel.querySelectorAll("button i").forEach((icon) => set(icon, "aria-hidden", "true"));
     set(picture(), "alt", `${name}: ${values.join(", ")}`);
     for (const tile of panel.querySelectorAll(".tl-tile")) {
       const caption = tile.querySelector(".widget-html-content") ? text(tile.querySelector(".widget-html-content")) : "";

@@ -14,7 +14,7 @@ picture is drawn.
 import html
 from base64 import b64encode
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -30,8 +30,8 @@ Controls = Mapping[str, widgets.ValueWidget]
 
 LETTERS = "ABCDEFGH"
 STEPS_BACK = 100  # how many moves can be undone
-_COLUMNS, _GAP = 404, 4  # pixels for a row of pictures or of buttons, and between two of them
-_LABELS = "84px"  # as in panel.css
+_COLUMNS, _GAP = 398, 4  # pixels for a row of pictures or of buttons, and between two of them
+_LABELS = "90px"  # as in panel.css
 _SLIDERS = (
     widgets.FloatSlider,
     widgets.FloatLogSlider,
@@ -261,7 +261,8 @@ class Panel:
             raise ValueError(f"{name} must lie in {control.min} … {control.max}, got {value!r}")
 
     def _changed(self, change) -> None:
-        if not self._held:
+        # A slider of the front end rounds the value that it is given, and says so.
+        if not self._held and not _same(self._now, self.state, self.controls):
             self._update(change.owner)
 
     def _take(self, factor: str, source: int | None) -> None:
@@ -294,7 +295,7 @@ class Panel:
             self._show_code()
 
     def _remember(self, moved: widgets.Widget | None) -> None:
-        if self.state != self._now:
+        if not _same(self._now, self.state, self.controls):
             if moved is None or moved is not self._moving:  # a drag is one move
                 self._history.append(self._now)
             self._now, self._moving = self.state, moved if isinstance(moved, _SLIDERS) else None
@@ -411,8 +412,10 @@ class Panel:
         return f"Panel({', '.join(f'{name}={value!r}' for name, value in self.state.items())})"
 
 
-def _same(source: State, state: State, names: Sequence[str]) -> bool:
-    return all(abs(source[name] - state[name]) < 1e-6 for name in names)  # a slider of the front end rounds once more
+def _same(one: State, other: State, names: Iterable[str]) -> bool:
+    """Whether two states agree but for the rounding of sliders."""
+    pairs = ((one[name], other[name]) for name in names)
+    return all(abs(a - b) < 1e-6 if isinstance(a, float) else a == b for a, b in pairs)
 
 
 def _image(value: bytes, width: int, crisp: bool = False) -> widgets.Image:
