@@ -66,6 +66,7 @@ ASK = f"""async code => {{
 def key_times(panel: PanelPage, changes: int) -> np.ndarray:
     """Milliseconds of the four parts (changes, 4) of single key presses, the sliders taking turns."""
     times, turn = [], 0
+    panel.free_slider()
     handles = [handle for handle in panel.sliders() if not panel.locked(handle)]
     while len(times) < changes and turn < 3 * changes:
         handle, turn = handles[turn % len(handles)], turn + 1
@@ -85,7 +86,7 @@ def key_times(panel: PanelPage, changes: int) -> np.ndarray:
 
 def drag_times(panel: PanelPage, drags: int) -> tuple[list[float], list[int]]:
     """Milliseconds from a drag's last event to its last picture on the screen, and how many pictures each drag drew."""
-    handle = next(handle for handle in reversed(panel.sliders()) if not panel.locked(handle))
+    handle = panel.free_slider()
     times, pictures = [], []
     for _ in range(drags):
         panel.page.evaluate("window.marks.pictures = []")

@@ -21,6 +21,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CODES = ("code", "prior", "label")  # sources that a slider of their own goes with
 PATIENCE = 180  # seconds for anything to appear; a slow machine is not a failure
 KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
 
@@ -212,7 +213,26 @@ class PanelPage:
 
     @staticmethod
     def locked(handle) -> bool:
-        return handle.evaluate("handle => handle.closest('.noUi-target').hasAttribute('disabled')")
+        """Whether a handle cannot be moved: its slider is disabled, or the slider's other handle is in the way."""
+        return handle.evaluate(
+            "handle => !!handle.closest('.noUi-target[disabled]') || handle.ariaValueMin === handle.ariaValueMax"
+        )
+
+    def free_slider(self):
+        """The last slider that can be moved; if a picture is chosen in the place of each, a code is chosen first."""
+        for group in [None, *reversed(self.groups())]:
+            if group is not None:
+                self.choose_code(group)
+            for handle in reversed(self.sliders()):
+                if not self.locked(handle):
+                    return handle
+        raise AssertionError("no slider of this panel can be moved")
+
+    def choose_code(self, group) -> None:
+        last = group.get_by_role("button").last
+        if last.is_enabled() and last.inner_text() in CODES:
+            last.click()
+            self.settle()
 
     def press(self, button: str) -> None:
         self.root.get_by_role("button", name=button, exact=True).click()

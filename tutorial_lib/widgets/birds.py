@@ -56,7 +56,8 @@ scene = sample_scene(seed=0, indices=[0]).replace(
     background=torch.tensor([{state["background"]}]),  # {BACKGROUNDS[state["background"]]}
     shape=torch.tensor([[{state["shape"]}]]),  # {SHAPES[state["shape"]]}
     texture=torch.tensor([[{state["texture"]}]]),  # {TEXTURES[state["texture"]]}
-    pose=torch.tensor([[[{pose}]]]),  # {", ".join(POSE)}
+    # {", ".join(POSE)}
+    pose=torch.tensor([[[{pose}]]]),
 )
 image = render(scene, size={size})["image"]  # (1, 3, {size}, {size}) in [-1, 1]
 """

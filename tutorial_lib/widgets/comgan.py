@@ -128,7 +128,6 @@ def ds_comgan_panel(model: DSComGAN, *, tied: bool = False, sources: int = 6, co
         return state | ({"rest": seed} if hidden else {})
 
     def code(state: State) -> str:
-        f, b = (f"{name}=torch.tensor([{state[name]}])" for name in "fb")
         size = model.config.image_size
         return f"""\
 import torch
@@ -137,7 +136,8 @@ from tutorial_lib.methods.comgan import LayerCodes
 
 # model: the DS-ComGAN of this panel
 {spell_z(state, own, model.config.z_dim)}
-codes = LayerCodes.from_indices(z, {f}, {b}, sizes=model.code_sizes)
+f, b = torch.tensor([[{state["f"]}], [{state["b"]}]])
+codes = LayerCodes.from_indices(z, f, b, sizes=model.code_sizes)
 with torch.inference_mode():
     image = model.generate(codes.to(model.step.device)).image  # (1, 3, {size}, {size}) in [-1, 1]
 """

@@ -64,7 +64,6 @@ def finegan_panel(model: FineGAN, *, tied: bool = False, sources: int = 6, compo
         return state | ({"rest": seed} if hidden else {})
 
     def code(state: State) -> str:
-        b, p, c = (f"{name}=torch.tensor([{state[name]}])" for name in "bpc")
         return f"""\
 import torch
 
@@ -72,7 +71,8 @@ from tutorial_lib.codes import Codes
 
 # model: the FineGAN of this panel
 {spell_z(state, (*background_z, *pose_z), config.z_dim)}
-codes = Codes.from_indices(z, {b}, {p}, {c}, sizes=model.code_sizes)
+b, p, c = torch.tensor([[{state["b"]}], [{state["p"]}], [{state["c"]}]])
+codes = Codes.from_indices(z, b, p, c, sizes=model.code_sizes)
 with torch.inference_mode():
     image = model.generate(codes.to(model.step.device)).image  # (1, 3, {config.image_size}, {config.image_size}) in [-1, 1]
 """

@@ -21,6 +21,10 @@
       const readout = control.querySelector(".widget-readout");
       if (readout) {
         handles.forEach((handle, i) => set(handle, "aria-label", handles.length > 1 ? `${full}, ${i ? "end" : "start"}` : full));
+        handles.forEach((handle) => {
+          const blocked = handle.ariaValueMin === handle.ariaValueMax; // by the other handle
+          set(handle, "aria-disabled", String(blocked || handle.closest(".noUi-target[disabled]") !== null));
+        });
         if (handles.length === 1 && text(readout)) set(handles[0], "aria-valuetext", text(readout));
         set(readout, "role", "textbox");
         set(readout, "aria-label", `${full}, value`);
@@ -50,7 +54,7 @@
     setTimeout(() => ((waiting = false), describe()), 100); // not between a slider's event and its picture
   };
   new MutationObserver(soon).observe(panel, {
-    subtree: true, childList: true, characterData: true, attributeFilter: ["class"],
+    subtree: true, childList: true, characterData: true, attributeFilter: ["class", "disabled", "aria-valuemin"],
   });
   describe();
 
