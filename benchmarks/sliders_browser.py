@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "browser"))
 
-from driver import KERNEL, NOTEBOOKS, ROOT, PanelPage, chromium, jupyterlab, open_notebook
+from driver import KERNEL, NOTEBOOKS, PATIENCE, ROOT, PanelPage, chromium, jupyterlab, open_notebook
 from playwright.sync_api import sync_playwright
 
 from tutorial_lib.training.checkpoints import machine
@@ -24,13 +24,14 @@ RESULTS = ROOT / "data" / "results" / "sliders_browser.json"
 TARGETS = {"median_ms": 50, "p95_ms": 100, "drag_ms": 150}
 PARTS = ("to_kernel", "kernel", "to_page", "paint")
 
-# Milliseconds since 1970: of the last event that a slider was given, of the picture's new bytes, and of their painting.
+# Milliseconds since 1970: of the last key, of the last new value of a slider, of the picture's new bytes, and of their painting.
 WATCH = """() => {
     const picture = document.querySelector('.tl-left .tl-picture'), now = () => performance.timeOrigin + performance.now();
-    window.marks = {event: 0, pictures: [], painted: 0};
-    for (const kind of ['keydown', 'pointermove'])
-        document.addEventListener(kind, event => (kind !== 'pointermove' || event.buttons)
-            && (window.marks.event = performance.timeOrigin + event.timeStamp), true);
+    window.marks = {key: 0, moved: 0, pictures: [], painted: 0};
+    document.addEventListener('keydown', event => (window.marks.key = performance.timeOrigin + event.timeStamp), true);
+    new MutationObserver(changes => {
+        if (changes.some(change => change.oldValue !== change.target.ariaValueNow)) window.marks.moved = now();
+    }).observe(document.querySelector('.tl-right'), {subtree: true, attributeFilter: ['aria-valuenow'], attributeOldValue: true});
     new MutationObserver(async () => {
         window.marks.pictures.push(now());
         await picture.decode().catch(() => null);
@@ -41,6 +42,8 @@ WATCH = """() => {
         });
     }).observe(picture, {attributeFilter: ['src']});
 }"""
+
+PAINTED = "() => !window.marks.pictures.length || window.marks.painted > window.marks.pictures.at(-1)"
 
 # In the kernel: when a drawing began and ended.
 TIMED = """
@@ -76,24 +79,24 @@ def key_times(panel: PanelPage, changes: int) -> np.ndarray:
         panel.page.evaluate(ASK, "drawings.clear()")
         panel.page.keyboard.press("ArrowLeft" if value == high or turn // len(handles) % 2 else "ArrowRight")
         panel.settle()
-        panel.page.wait_for_timeout(60)
+        panel.page.wait_for_function(PAINTED)
         marks = panel.page.evaluate("window.marks")
         drawings = json.loads(panel.page.evaluate(ASK, "print(json.dumps(drawings))"))
         if len(drawings) == 1 and len(marks["pictures"]) == 1:  # a small step can leave every pixel as it was
-            times.append(np.diff([marks["event"], *drawings[0], marks["pictures"][0], marks["painted"]]))
+            times.append(np.diff([marks["key"], *drawings[0], marks["pictures"][0], marks["painted"]]))
     return np.array(times)
 
 
 def drag_times(panel: PanelPage, drags: int) -> tuple[list[float], list[int]]:
-    """Milliseconds from a drag's last event to its last picture on the screen, and how many pictures each drag drew."""
+    """Milliseconds from a drag's last value to its picture on the screen, and how many pictures each drag drew."""
     handle = panel.free_slider()
     times, pictures = [], []
     for _ in range(drags):
         panel.page.evaluate("window.marks.pictures = []")
         panel.drag(handle, events=100)
-        panel.page.wait_for_timeout(200)
+        panel.page.wait_for_function(PAINTED)
         marks = panel.page.evaluate("window.marks")
-        times.append(max(0, marks["painted"] - marks["event"]))
+        times.append(marks["painted"] - marks["moved"])
         pictures.append(len(marks["pictures"]))
     return times, pictures
 
@@ -128,7 +131,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         for notebook in arguments.notebooks:
             page = browser.new_page(viewport={"width": 1280, "height": 1400})
-            page.set_default_timeout(180_000)
+            page.set_default_timeout(1000 * PATIENCE)
             measured = measure(open_notebook(lab, page, notebook), arguments.changes, arguments.drags)
             page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
             page.close()

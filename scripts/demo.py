@@ -41,11 +41,16 @@ def write_pages(folder: Path) -> list[Path]:
     return pages
 
 
+def command(folder: Path, *options: str) -> list[str]:
+    """What serves a folder of pages behind a plain list of links."""
+    return [sys.executable, "-m", "voila", str(folder), "--VoilaConfiguration.classic_tree=True", *options]
+
+
 def main() -> None:
     folder = ROOT / "build" / "demo"
     for page in write_pages(folder):
         print(f"  {page.name}")
-    os.execv(sys.executable, [sys.executable, "-m", "voila", str(folder), *sys.argv[1:]])
+    os.execv(sys.executable, command(folder, *sys.argv[1:]))
 
 
 if __name__ == "__main__":

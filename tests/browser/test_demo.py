@@ -1,27 +1,30 @@
 """`make demo`: a panel on a page of its own, without a notebook around it."""
 
-import sys
-
 import pytest
-from driver import PanelPage, free_port, script, serving
+from driver import PATIENCE, PanelPage, free_port, script, serving
 
 pytestmark = pytest.mark.browser
 
 
 def test_panel_without_a_notebook(browser, tmp_path, screenshots):
     pytest.importorskip("voila", reason="NO DEMO TEST: voila is not installed")
-    pages = script("demo").write_pages(tmp_path / "demo")
+    demo = script("demo")
+    pages = demo.write_pages(tmp_path / "demo")
     assert pages, "no notebook has a panel"
     port = free_port()
-    command = [sys.executable, "-m", "voila", str(tmp_path / "demo"), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
+    command = demo.command(tmp_path / "demo", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1")
     url, problems = f"http://127.0.0.1:{port}/", []
     with serving(command, url, tmp_path):
-        page = browser.new_page(viewport={"width": 1000, "height": 800})
-        page.set_default_timeout(180_000)
-        page.on("pageerror", lambda error: problems.append(str(error)))
+        context = browser.new_context(viewport={"width": 1000, "height": 800})
+        context.set_default_timeout(1000 * PATIENCE)
+        context.on("weberror", lambda error: problems.append(str(error.error)))
+        page = context.new_page()
         page.goto(url)
+        assert page.get_by_role("link").count() == len(pages)
         page.screenshot(path=screenshots / "demo_list.png")
-        page.get_by_role("link", name=pages[0].name).click()
+        with page.expect_popup() as popup:
+            page.get_by_role("link", name=pages[0].name).click()
+        page = popup.value
         panel = PanelPage(page)
         panel.wait()
         before = panel.file()
@@ -35,5 +38,5 @@ def test_panel_without_a_notebook(browser, tmp_path, screenshots):
             panel.root.get_by_role("button", name="Save", exact=True).click()
         assert download.value.path().read_bytes() == panel.file()
         page.screenshot(path=screenshots / "demo.png")
-        page.close()
+        context.close()
     assert problems == []

@@ -56,6 +56,7 @@ def test_every_slider_is_reached_by_tabs_in_the_order_of_the_page(panel):
 
 
 def test_everything_has_a_name(panel):
+    panel.page.evaluate("() => new Promise(done => setTimeout(done, 150))")  # names are given a tenth of a second later
     handles = panel.root.get_by_role("slider").all()
     names = [handle.get_attribute("aria-label") or "" for handle in handles]
     assert all(": " in name for name in names) and len(set(names)) == len(names)
