@@ -24,14 +24,15 @@ RESULTS = ROOT / "data" / "results" / "sliders_browser.json"
 TARGETS = {"median_ms": 50, "p95_ms": 100, "drag_ms": 150}
 PARTS = ("to_kernel", "kernel", "to_page", "paint")
 
-# Milliseconds since 1970: of the last key, of the last new value of a slider, of the picture's new bytes, and of their painting.
+# Milliseconds since 1970: of the last key, a slider's last new value, the picture's new bytes, and their painting.
 WATCH = """() => {
     const picture = document.querySelector('.tl-left .tl-picture'), now = () => performance.timeOrigin + performance.now();
     window.marks = {key: 0, moved: 0, pictures: [], painted: 0};
     document.addEventListener('keydown', event => (window.marks.key = performance.timeOrigin + event.timeStamp), true);
+    const values = {subtree: true, attributeFilter: ['aria-valuenow'], attributeOldValue: true};
     new MutationObserver(changes => {
         if (changes.some(change => change.oldValue !== change.target.ariaValueNow)) window.marks.moved = now();
-    }).observe(document.querySelector('.tl-right'), {subtree: true, attributeFilter: ['aria-valuenow'], attributeOldValue: true});
+    }).observe(document.querySelector('.tl-right'), values);
     new MutationObserver(async () => {
         window.marks.pictures.push(now());
         await picture.decode().catch(() => null);
