@@ -22,7 +22,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CODES = ("code", "prior", "label")  # sources that a slider of their own goes with
-PATIENCE = 300  # seconds for anything to appear; a slow machine is not a failure
+PATIENCE = 600  # seconds for anything to appear; a slow machine is not a failure
 KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
 
 # The kernel answers in turn: what it was asked before is done, and what it drew has arrived. A control that moves fast has one
