@@ -2,13 +2,15 @@
 PYTHON ?= python3
 # More options for JupyterLab: make lab LAB_FLAGS="--no-browser --port=9000"
 LAB_FLAGS ?=
+# More options for Voilà: make demo DEMO_FLAGS="--no-browser --port=9000 --theme=dark"
+DEMO_FLAGS ?=
 NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
 BIN := .venv/bin
 TRAINED := oracle finegan infogan mixnmatch_code mixnmatch face_oracle uniform_posterior stargan gmvae
 SHIPPED := $(filter-out mixnmatch_code,$(TRAINED))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint notebooks checkpoints clean
+.PHONY: help setup lab demo test lint notebooks checkpoints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -21,6 +23,9 @@ setup: ## install requirements.lock into .venv, if it is not there yet (the othe
 lab: setup ## open the course in JupyterLab
 	$(BIN)/python -m jupyterlab --LabApp.extension_manager=readonly --ServerApp.root_dir="$(CURDIR)" \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_FLAGS) notebooks/00_start_here.ipynb
+
+demo: setup ## the panels as pages of their own, for a lecture hall
+	$(BIN)/python scripts/demo.py $(DEMO_FLAGS)
 
 test: lint ## lint, unit tests, and every notebook run from top to bottom; offline
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests notebooks

@@ -58,6 +58,14 @@ def test_codes_stand_in_for_pictures(panel, model):
         assert np.abs(decode(panel.png) - as_image(model.generate(codes).image)).max() <= 1
 
 
+def test_sliders_of_codes_show_what_was_read_and_move_where_no_picture_is_chosen(panel, model, pictures):
+    panel.set(background=1, texture=CODE)
+    with torch.no_grad():
+        read = int(model.encode(pictures[1:2]).index("b"))
+    assert panel.state["b"] == read
+    assert panel.controls["b"].disabled and not panel.controls["c"].disabled
+
+
 def test_feature_mode_takes_shape_and_pose_from_one_picture(panel, model, pictures):
     panel.set(background=0, shape=1, pose=2, texture=3, feature=True)
     assert panel.state["pose"] == 1 and panel.controls["pose"].disabled

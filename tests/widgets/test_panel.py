@@ -3,10 +3,10 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from ipywidgets import Checkbox, IntSlider, SelectionSlider
+from ipywidgets import Button, Checkbox, FloatSlider, IntSlider, SelectionSlider, ToggleButton
 from PIL import Image
 
-from tutorial_lib.widgets.panel import Panel, png, to_uint8
+from tutorial_lib.widgets.panel import STEPS_BACK, Panel, png, to_uint8
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -80,12 +80,115 @@ def test_shuffle_shows_the_next_sample_and_keeps_options(panel):
     assert panel.state == {"red": 50, "green": 50, "lock": True}  # sample 3, its green overruled by the lock
 
 
+def buttons(widget) -> dict[str, Button]:
+    """All buttons below a widget by their text."""
+    found = {widget.description: widget} if isinstance(widget, Button | ToggleButton) else {}
+    for child in getattr(widget, "children", ()):
+        found |= buttons(child)
+    return found
+
+
 def test_buttons_do_what_they_say(panel):
-    buttons = {w.description: w for w in panel.widget.children[-1].children[-1].children if hasattr(w, "click")}
-    buttons["Shuffle"].click()
+    there = buttons(panel.widget)
+    there["Shuffle"].click()
     assert panel.state["red"] == 50
-    buttons["Reset"].click()
+    there["Reset"].click()
     assert panel.state["red"] == 20
+    there["Undo"].click()
+    assert panel.state["red"] == 50
+
+
+def test_undo_takes_moves_back_one_by_one(panel):
+    first = panel.state
+    panel.set(red=1)
+    panel.set(red=2, green=3)
+    panel.undo()
+    assert panel.state == first | {"red": 1} and colour(panel) == [1, 21, 0]
+    panel.undo()
+    assert panel.state == first and colour(panel) == [20, 21, 0]
+
+
+def test_undo_at_the_start_does_nothing(panel):
+    first, undo = panel.state, buttons(panel.widget)["Undo"]
+    assert undo.disabled
+    panel.undo()
+    assert panel.state == first
+    panel.set(red=1)
+    assert not undo.disabled
+    panel.undo()
+    assert undo.disabled
+
+
+def test_undo_takes_back_a_drag_as_one_move(panel):
+    panel.controls["green"].value = 90
+    for red in range(30, 130):
+        panel.controls["red"].value = red
+    panel.undo()
+    assert panel.state["red"] == 20 and panel.state["green"] == 90
+
+
+def test_undo_does_not_take_two_clicks_for_a_drag(panel):
+    panel.controls["lock"].value = True
+    panel.controls["lock"].value = False
+    panel.undo()
+    assert panel.state["lock"] is True
+
+
+def test_undo_takes_back_what_followed(panel):
+    first = panel.state
+    panel.set(lock=True, red=77)
+    panel.undo()
+    assert panel.state == first and not panel.controls["green"].disabled
+
+
+def test_a_front_end_that_rounds_is_no_move():
+    drawn = []
+
+    def draw(state):
+        drawn.append(state["x"])
+        return np.zeros((8, 8, 3), np.uint8)
+
+    panel = Panel({"x": {"x": FloatSlider(0.3, min=0, max=1, step=0.1, description="x")}}, draw)
+    panel.controls["x"].value = 0.1 * 3  # 0.30000000000000004
+    panel.undo()
+    assert drawn == [0.3] and buttons(panel.widget)["Undo"].disabled
+
+
+def test_history_is_bounded(panel):
+    for green in range(STEPS_BACK + 20):
+        panel.set(green=green + 30)
+    for _ in range(STEPS_BACK + 20):
+        panel.undo()
+    assert panel.state["green"] == 30 + 19
+
+
+def test_undo_leaves_a_picture_that_could_not_be_drawn(panel):
+    panel.set(red=13)
+    panel.undo()
+    assert panel.error == "" and colour(panel) == [20, 21, 0]
+
+
+def test_saved_file_is_the_picture(panel, tmp_path):
+    panel.set(red=5)
+    assert decode(panel.save(tmp_path / "own.png").read_bytes())[0, 0].tolist() == [5, 21, 0]
+    with pytest.raises(ValueError, match="path must end in .png, got own.jpg"):
+        panel.save("own.jpg")
+
+
+def test_code_is_shown_when_it_is_asked_for_and_follows(paint):
+    red = IntSlider(1, 0, 255, description="red")
+    green = IntSlider(2, 0, 255, description="green")
+    panel = Panel({"warm": {"red": red, "green": green}}, paint, code=lambda state: f"paint({state['red']} < 255)")
+    assert panel.code == "paint(1 < 255)" and panel._text.value == ""
+    buttons(panel.widget)["Code"].value = True
+    panel.set(red=7)
+    assert panel._text.value == "<pre>paint(7 &lt; 255)</pre>" and panel._code_box.layout.display == ""
+
+
+def test_panel_without_code_says_so(panel):
+    assert "Code" not in buttons(panel.widget)
+    with pytest.raises(ValueError, match="no `code`"):
+        _ = panel.code
 
 
 def test_take_moves_one_factor_only(panel):

@@ -45,6 +45,23 @@ def bird_panel(*, tied: bool = False, size: int = 256, sources: int = 6) -> Pane
             "flip": pose["flip"] > 0,
         }
 
+    def code(state: State) -> str:
+        pose = ", ".join(f"{float(state[name]):g}" for name in POSE)
+        return f"""\
+import torch
+
+from tutorial_lib.data.birds import render, sample_scene
+
+scene = sample_scene(seed=0, indices=[0]).replace(
+    background=torch.tensor([{state["background"]}]),  # {BACKGROUNDS[state["background"]]}
+    shape=torch.tensor([[{state["shape"]}]]),  # {SHAPES[state["shape"]]}
+    texture=torch.tensor([[{state["texture"]}]]),  # {TEXTURES[state["texture"]]}
+    # {", ".join(POSE)}
+    pose=torch.tensor([[[{pose}]]]),
+)
+image = render(scene, size={size})["image"]  # (1, 3, {size}, {size}) in [-1, 1]
+"""
+
     def choice(label: str, names: tuple[str, ...]) -> SelectionSlider:
         return SelectionSlider(options=[(name, i) for i, name in enumerate(names)], value=0, description=label)
 
@@ -61,4 +78,6 @@ def bird_panel(*, tied: bool = False, size: int = 256, sources: int = 6) -> Pane
         follow=follow,
         sample=sample,
         sources=sources,
+        code=code,
+        name="paperbird",
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 from tutorial_lib.data.birds import PaperBirds, render
 from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.methods.comgan import DSComGAN, LayerCodes, Segmenter
-from tutorial_lib.widgets.panel import LETTERS, Panel, State, to_uint8
+from tutorial_lib.widgets.panel import LETTERS, Panel, State, spell_z, to_uint8
 
 _LIMIT = 2.5  # a component of z lies beyond it once in eighty draws
 
@@ -53,6 +53,26 @@ def composition_panel(size: int = 64, seed: int = 0) -> Panel:
         tiles = [to_uint8(foreground), to_uint8(background), to_uint8(made["mask"])]
         return to_uint8(made["image"]), [*tiles, _heat(made["on_mask"]), _heat(4 * made["on_logits"])]
 
+    def code(state: State) -> str:
+        k, x, y, radius = (state[name] for name in ("bird", "x", "y", "radius"))
+        return f"""\
+import torch
+
+from tutorial_lib.data.birds import PaperBirds, render
+from tutorial_lib.widgets.comgan import composition
+
+birds = PaperBirds({size}, length=40, seed={seed})
+target = birds.batch([{k}])["image"][0]
+nobody = birds.scenes([{k}]).replace(room=torch.tensor([[[50.0, 50.0, 0.1]]]))
+background = torch.lerp(render(nobody, {size})["image"][0], target, {state["background_knows"]:g})
+foreground = torch.lerp(target, background, {state["alike"]:g})
+axis = torch.linspace(-1, 1, {size})
+inside = {radius:g} - ((axis - {x:g}) ** 2 + (axis[:, None] - {y:g}) ** 2).sqrt()
+logits = {state["bias"]:g} + {state["steepness"]:g} * inside[None]
+made = composition(foreground, background, logits, target)
+image = made["image"][None]  # (1, 3, {size}, {size}) in [-1, 1]
+"""
+
     def slider(value: float, low: float, high: float, description: str) -> FloatSlider:
         return FloatSlider(value, min=low, max=high, step=0.01, description=description)
 
@@ -71,6 +91,8 @@ def composition_panel(size: int = 64, seed: int = 0) -> Panel:
         },
         draw,
         strip=("F", "B", "mask M", "|dL/dM|", "|dL/dlogit| · 4"),
+        code=code,
+        name="composition",
     )
 
 
@@ -105,6 +127,21 @@ def ds_comgan_panel(model: DSComGAN, *, tied: bool = False, sources: int = 6, co
         state = {name: int(codes.index(name)) for name in "fb"} | {name: round(z[i], 2) for i, name in enumerate(own)}
         return state | ({"rest": seed} if hidden else {})
 
+    def code(state: State) -> str:
+        size = model.config.image_size
+        return f"""\
+import torch
+
+from tutorial_lib.methods.comgan import LayerCodes
+
+# model: the DS-ComGAN of this panel
+{spell_z(state, own, model.config.z_dim)}
+f, b = torch.tensor([[{state["f"]}], [{state["b"]}]])
+codes = LayerCodes.from_indices(z, f, b, sizes=model.code_sizes)
+with torch.inference_mode():
+    image = model.generate(codes.to(model.step.device)).image  # (1, 3, {size}, {size}) in [-1, 1]
+"""
+
     n_foregrounds, n_backgrounds = model.code_sizes
     walk = {name: FloatSlider(0.0, min=-_LIMIT, max=_LIMIT, step=0.01, description=name) for name in own}
     rest = {"rest": IntSlider(0, min=0, max=9999, description="other z")} if hidden else {}
@@ -121,6 +158,8 @@ def ds_comgan_panel(model: DSComGAN, *, tied: bool = False, sources: int = 6, co
         sample=sample,
         sources=sources,
         strip=("F", "mask M", "B", *(("X_z",) if model.config.direct_image else ())),
+        code=code,
+        name="ds_comgan",
     )
 
 
@@ -151,6 +190,21 @@ def segmentation_panel(model: Segmenter, pictures: Tensor | Sequence, *, complem
         shown[-1] = as_pictures(data, size)
         return to_uint8(shown[-1][0])
 
+    def code(state: State) -> str:
+        own = state["picture"] == len(shown) - 1
+        source = '"yours.png"' if own else f"pictures[{state['picture']}]"
+        return f"""\
+import torch
+
+from tutorial_lib.data.pictures import as_pictures
+
+# {"model: the one of this panel; yours.png: the file that was uploaded" if own else "model, pictures: those of this panel"}
+picture = as_pictures({source}, size={size})
+with torch.inference_mode():
+    mask = {"1 - " if state["complement"] else ""}model.segment(picture).cpu()
+image = torch.where(mask > {state["threshold"]:g}, picture, torch.tensor(0.9))  # (1, 3, {size}, {size}) in [-1, 1]
+"""
+
     letters = [(LETTERS[i], i) for i in range(len(shown))]
     return Panel(
         {
@@ -164,4 +218,6 @@ def segmentation_panel(model: Segmenter, pictures: Tensor | Sequence, *, complem
         strip=("picture", "S(x)", "what is left"),
         pictures=[to_uint8(picture[0]) for picture in shown],
         upload=upload,
+        code=code,
+        name="segmentation",
     )

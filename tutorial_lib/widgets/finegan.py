@@ -5,7 +5,7 @@ from ipywidgets import Checkbox, FloatSlider, IntSlider
 
 from tutorial_lib.codes import Codes
 from tutorial_lib.methods.finegan import FineGAN, Stages, child_to_parent
-from tutorial_lib.widgets.panel import Panel, State, to_uint8
+from tutorial_lib.widgets.panel import Panel, State, spell_z, to_uint8
 
 STRIP = {
     "background": "background",
@@ -63,6 +63,20 @@ def finegan_panel(model: FineGAN, *, tied: bool = False, sources: int = 6, compo
         state |= {name: round(z[int(name[1:]) - 1], 2) for name in (*background_z, *pose_z)}
         return state | ({"rest": seed} if hidden else {})
 
+    def code(state: State) -> str:
+        return f"""\
+import torch
+
+from tutorial_lib.codes import Codes
+
+# model: the FineGAN of this panel
+{spell_z(state, (*background_z, *pose_z), config.z_dim)}
+b, p, c = torch.tensor([[{state["b"]}], [{state["p"]}], [{state["c"]}]])
+codes = Codes.from_indices(z, b, p, c, sizes=model.code_sizes)
+with torch.inference_mode():
+    image = model.generate(codes.to(model.step.device)).image  # (1, 3, {config.image_size}, {config.image_size}) in [-1, 1]
+"""
+
     def index(name: str, n: int, label: str) -> IntSlider:
         return IntSlider(0, min=0, max=n - 1, description=f"{name}  {label}")
 
@@ -84,4 +98,6 @@ def finegan_panel(model: FineGAN, *, tied: bool = False, sources: int = 6, compo
         sample=sample,
         sources=sources,
         strip=tuple(STRIP),
+        code=code,
+        name="finegan",
     )

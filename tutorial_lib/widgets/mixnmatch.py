@@ -11,6 +11,7 @@ from tutorial_lib.widgets.panel import LETTERS, Panel, State, to_uint8
 
 STRIP = {"background": "background", "parent mask": "parent_mask", "parent": "parent", "child mask": "child_mask"}
 FACTORS = ("background", "shape", "pose", "texture")
+KEPT = {"background": "background", "texture": "object"}  # by stitching, if the factor comes with the shape
 CODE = -1  # the choice of a code instead of a picture
 
 
@@ -37,7 +38,7 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
 
     known = [read(picture) for picture in shown]
 
-    def code(state: State, factor: str) -> Tensor:
+    def chosen_code(state: State, factor: str) -> Tensor:
         chosen = state[factor]
         if chosen != CODE:
             return getattr(known[chosen][0], NAMES[factor])
@@ -50,17 +51,17 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
 
     @torch.inference_mode()
     def draw(state: State):
-        codes = Codes(*(code(state, factor) for factor in ("pose", "background", "shape", "texture")))
+        codes = Codes(*(chosen_code(state, factor) for factor in ("pose", "background", "shape", "texture")))
         feature = None
         if state.get("feature") and state["shape"] != CODE:
             feature = known[state["shape"]][1]
-            if state["background"] != CODE:
-                codes.z = known[state["background"]][0].z
+            # The feature takes the place of p and z; the background stage still has its share of z.
+            codes.z = torch.zeros_like(codes.z) if state["background"] == CODE else known[state["background"]][0].z
         stages = model.generator(codes, feature)
         image = stages.image
         if state.get("stitch") and feature is not None:
             # What the shape's own picture shares with the mix is taken from it.
-            for factor, keep in (("background", "background"), ("texture", "object")):
+            for factor, keep in KEPT.items():
                 if state[factor] == state["shape"]:
                     image = stitch(stages, shown[state["shape"]], keep)
         return to_uint8(image[0]), [to_uint8(getattr(stages, field)[0]) for field in STRIP.values()]
@@ -71,12 +72,47 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
         return to_uint8(shown[-1][0])
 
     def follow(state: State) -> State:
-        return {"pose": state["shape"]} if state.get("feature") else {}
+        """A code's slider shows what the encoder has read off the picture, and moves where no picture is chosen."""
+        pose = {"pose": state["shape"]} if state.get("feature") else {}
+        chosen = state | pose
+        read_off = {
+            name: state["z"] if factor == "pose" else int(known[chosen[factor]][0].index(name))
+            for factor, name in NAMES.items()
+            if chosen[factor] != CODE
+        }
+        return pose | read_off
 
     def sample(seed: int) -> State:
         random = torch.Generator().manual_seed(seed)
         chosen = torch.randint(len(pictures), (len(FACTORS),), generator=random).tolist()
         return dict(zip(FACTORS, chosen, strict=True))
+
+    def code(state: State) -> str:
+        feature = bool(state.get("feature")) and state["shape"] != CODE
+
+        def source(factor: str) -> str:
+            chosen = state[factor]
+            if chosen == CODE and factor == "pose":
+                return f"model.sample_codes(1, generator=torch.Generator().manual_seed({state['z']}))"
+            return str(state[NAMES[factor]]) if chosen == CODE else picture(chosen)
+
+        def picture(chosen: int) -> str:
+            return "yours" if chosen == len(pictures) else f"pictures[{chosen}:{chosen + 1}]"
+
+        own = any(state[factor] == len(pictures) for factor in FACTORS)
+        shared = [keep for factor, keep in KEPT.items() if state[factor] == state["shape"]]
+        stitched = feature and state["stitch"] and shared
+        lines = ["import torch", ""]
+        lines += ["from tutorial_lib.data.pictures import as_pictures"] if own else []
+        lines += ["from tutorial_lib.methods.mixnmatch import stitch"] if stitched else []
+        lines += [""] if own or stitched else []
+        lines += ["# model, pictures: those of this panel"]
+        lines += [f'yours = as_pictures("yours.png", size={size})  # the file that was uploaded'] if own else []
+        lines += ["with torch.inference_mode():", "    stages = model.mix("]
+        lines += [f"        {factor}={source(factor)}," for factor in FACTORS if not (feature and factor == "pose")]
+        lines += ['        mode="feature",'] if feature else []
+        image = f'stitch(stages, {picture(state["shape"])}, keep="{shared[-1]}")' if stitched else "stages.image"
+        return "\n".join([*lines, "    )", f"image = {image}  # (1, 3, {size}, {size}) in [-1, 1]", ""])
 
     letters = [*((LETTERS[i], i) for i in range(len(shown))), ("code", CODE)]
     sliders = dict(zip("bpc", model.code_sizes, strict=True)) | {"z": 10_000}
@@ -100,4 +136,6 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
         strip=tuple(STRIP),
         pictures=[to_uint8(picture[0]) for picture in shown],
         upload=upload,
+        code=code,
+        name="mixnmatch",
     )

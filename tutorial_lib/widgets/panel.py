@@ -4,6 +4,7 @@
     panel                # in a notebook: the panel
     panel.set(p=3)       # anywhere, with or without a front end: the controls move and the picture is drawn
     panel.png            # what the panel shows now
+    panel.undo()         # back before the last move
 
 A drag never queues, because the picture is drawn inside the handler of its change: the front end has one message of a
 control under way, merges the later ones, and sends what they come to when the kernel is idle again. It is idle when the
@@ -12,9 +13,11 @@ picture is drawn.
 
 import html
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
@@ -26,33 +29,17 @@ State = dict[str, object]
 Controls = Mapping[str, widgets.ValueWidget]
 
 LETTERS = "ABCDEFGH"
-_THUMBNAIL = 52  # pixels of the page
-_CSS = """
-<style>
-.tl-panel { gap: 20px; align-items: flex-start; flex-flow: row wrap; padding: 6px 4px 10px; }
-.tl-panel, .tl-panel .widget-box { overflow: visible; }
-.tl-panel .widget-box, .tl-panel .widget-inline-hbox { max-width: 100%; }
-.tl-picture { border-radius: 6px; box-shadow: 0 0 0 1px var(--jp-border-color2, #ccc); }
-.tl-crisp { image-rendering: pixelated; }
-.tl-left, .tl-strip, .tl-head { gap: 6px; }
-.tl-row, .tl-head { flex-flow: row wrap; }
-.tl-tile .widget-html-content { font-size: 10px; line-height: 14px; text-align: center; white-space: nowrap;
-  color: var(--jp-ui-font-color2, #666); }
-.tl-factor { border-top: 1px solid var(--jp-border-color2, #ddd); padding: 4px 0; }
-.tl-name .widget-html-content { font-weight: 600; color: var(--jp-ui-font-color1, #222); line-height: 22px; }
-.tl-panel .widget-toggle-buttons { margin: 0; }
-.tl-panel .widget-toggle-buttons > div { display: flex; flex-wrap: wrap; gap: 6px; }
-.tl-panel .widget-toggle-button { padding: 0; margin: 0; height: 22px; line-height: 22px; border-radius: 3px; }
-.tl-panel .widget-toggle-button.mod-active
-  { background: var(--jp-brand-color1, #1976d2); color: var(--jp-ui-inverse-font-color1, #fff); box-shadow: none; }
-.tl-panel .widget-inline-hbox .widget-label { color: var(--jp-ui-font-color1, #333); }
-.tl-wide .widget-readout { min-width: 122px; }
-.tl-panel .noUi-handle:focus-visible, .tl-panel button:focus-visible
-  { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: 1px; }
-.tl-panel [disabled] { opacity: 0.55; }
-.tl-error .widget-html-content { color: var(--jp-error-color1, #b00020); line-height: 18px; white-space: normal; }
-</style>
-"""
+STEPS_BACK = 100  # how many moves can be undone
+_COLUMNS, _GAP = 398, 4  # pixels for a row of pictures or of buttons, and between two of them
+_LABELS = "90px"  # as in panel.css
+_SLIDERS = (
+    widgets.FloatSlider,
+    widgets.FloatLogSlider,
+    widgets.FloatRangeSlider,
+    widgets.IntSlider,
+    widgets.IntRangeSlider,
+    widgets.SelectionSlider,
+)
 
 
 def to_uint8(picture: Tensor) -> np.ndarray:
@@ -73,6 +60,17 @@ def png(picture: np.ndarray, size: int | None = None) -> bytes:
     return file.getvalue()
 
 
+def spell_z(state: State, names: Sequence[str], dim: int) -> str:
+    """Python that builds z (1, dim) of the values of the controls z1, z2, … and, beyond them, of the number `rest`."""
+    values = f"[{', '.join(f'{state[name]:g}' for name in names)}]"
+    places = [int(name[1:]) - 1 for name in names]
+    if len(names) == dim:
+        return f"z = torch.tensor([{values}])"
+    where = f":{len(places)}" if places == list(range(len(places))) else str(places)
+    drawn = f"z = torch.randn(1, {dim}, generator=torch.Generator().manual_seed({state['rest']}))"
+    return f"{drawn}\nz[0, {where}] = torch.tensor({values})" if names else drawn
+
+
 class Panel:
     """Controls in groups (the factors), a picture, and pictures to take factors from.
 
@@ -82,6 +80,9 @@ class Panel:
     returns the values that others decide; their controls move and cannot be moved. sample(seed) returns the values
     of a random picture: the panel starts with the first, shuffle shows the next, and the first `sources` of them
     are its pictures A, B, C …, from which any factor can be taken.
+
+    code(state) returns the Python that makes the picture with the library; the panel shows it for copying. name: what the
+    picture is called in a file name and to a screen reader.
 
     pictures: shown above the factors, under the letters A, B, C …, for a method that reads real pictures; upload(data) takes
     the bytes of an image file that the user brings, and returns the picture that takes the last one's place.
@@ -102,6 +103,8 @@ class Panel:
         strip: Sequence[str] = (),
         pictures: Sequence[np.ndarray] = (),
         upload: Callable[[bytes], np.ndarray] | None = None,
+        code: Callable[[State], str] | None = None,
+        name: str = "picture",
         width: int = 320,
     ):
         if not 0 <= sources <= len(LETTERS):
@@ -122,13 +125,19 @@ class Panel:
                 self.controls[name] = control
         self._draw, self._follow, self._sample = draw, follow or (lambda state: {}), sample
         self._captions, self._held = tuple(strip), False
-        self._accept, self.thumbnails = upload, [_image(png(picture, 64), _THUMBNAIL) for picture in pictures]
+        choices = [len(c.options) for c in self.controls.values() if isinstance(c, widgets.ToggleButtons)]
+        self._places = max([*choices, len(pictures), sources if sample else 0])  # in a row of pictures or buttons
+        self._column = min(52, (_COLUMNS + _GAP) // max(1, self._places) - _GAP)
+        self._accept, self.thumbnails = upload, [_image(png(picture, 64), self._column) for picture in pictures]
+        self._spell, self.name = code, name
         self._seed = max(1, sources)
         self.sources = [sample(seed) for seed in range(sources)] if sample else []
         for name, value in (sample(0) if sample else {}).items():
             self._put(name, value)
         self._follow_others()
-        self._first = self.state
+        self._first = self._now = self.state
+        self._history: deque[State] = deque(maxlen=STEPS_BACK)
+        self._moving: widgets.Widget | None = None
         self.error = ""
 
         picture, *behind = self._pictures(self.state)
@@ -143,12 +152,15 @@ class Panel:
                 options=[(LETTERS[i], i) for i in range(len(self.sources))],
                 value=None,
                 tooltips=[f"take the {factor} of picture {LETTERS[i]}" for i in range(len(self.sources))],
-                style={"button_width": f"{_THUMBNAIL}px"},
+                style={"button_width": f"{self._column}px"},
             )
             for factor in (self.factors if self.sources else ())
         }
         self._mark_sources()
         self._line = widgets.HTML().add_class("tl-error")
+        self._undo = _button("Undo", "undo", self.undo, "back before the last move")
+        self._undo.disabled = True
+        self._text = widgets.HTML()
         self.widget = self._laid_out(factors, options or {}, width)
         for control in self.controls.values():
             control.observe(self._changed, "value")
@@ -170,6 +182,21 @@ class Panel:
     def strip(self) -> dict[str, bytes]:
         return {caption: bytes(image.value) for caption, image in self._strip.items()}
 
+    @property
+    def code(self) -> str:
+        """The Python that makes the picture. ValueError for a panel that was given none."""
+        if self._spell is None:
+            raise ValueError("this panel has no `code`")
+        return self._spell(self.state)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture as a PNG file of the size it was drawn in; returns its path. The button lets the browser do it."""
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"path must end in .png, got {path}")
+        path.write_bytes(self.png)
+        return path
+
     # ---- what changes it
 
     def set(self, **values) -> None:
@@ -190,6 +217,12 @@ class Panel:
     def reset(self) -> None:
         """The state that the panel started with."""
         self.set(**self._first)
+
+    def undo(self) -> None:
+        """Back to where the panel was before the last control moved, however many steps it took; at the start, nothing."""
+        if self._history:
+            self._now, self._moving = self._history.pop(), None
+            self.set(**self._now)
 
     def shuffle(self) -> None:
         """The next random picture; options stay."""
@@ -228,8 +261,9 @@ class Panel:
             raise ValueError(f"{name} must lie in {control.min} … {control.max}, got {value!r}")
 
     def _changed(self, change) -> None:
-        if not self._held:
-            self._update()
+        # A slider of the front end rounds the value that it is given, and says so.
+        if not self._held and not _same(self._now, self.state, self.controls):
+            self._update(change.owner)
 
     def _take(self, factor: str, source: int | None) -> None:
         if not self._held and source is not None:
@@ -244,9 +278,11 @@ class Panel:
         finally:
             self._held = held
 
-    def _update(self) -> None:
+    def _update(self, moved: widgets.Widget | None = None) -> None:
+        """Draw the state. moved: the control that the user has moved, if it was one."""
         try:
             self._follow_others()
+            self._remember(moved)
             self._mark_sources()
             picture, *behind = map(png, self._pictures(self.state))
         except Exception as error:  # whatever a method raises must not end the panel
@@ -256,6 +292,18 @@ class Panel:
             self._image.value = picture
             for image, value in zip(self._strip.values(), behind, strict=True):
                 image.value = value
+            self._show_code()
+
+    def _remember(self, moved: widgets.Widget | None) -> None:
+        if not _same(self._now, self.state, self.controls):
+            if moved is None or moved is not self._moving:  # a drag is one move
+                self._history.append(self._now)
+            self._now, self._moving = self.state, moved if isinstance(moved, _SLIDERS) else None
+        self._undo.disabled = not self._history
+
+    def _show_code(self) -> None:
+        if self._spell is not None and self._code_box.layout.display != "none":
+            self._text.value = f"<pre>{html.escape(self.code)}</pre>"
 
     def _say(self, error: Exception | None) -> None:
         what = (str(error).splitlines() or [""])[0]
@@ -288,49 +336,72 @@ class Panel:
 
     def _laid_out(self, factors: Mapping[str, Controls], options: Controls, width: int) -> widgets.Widget:
         strip = [_tile(image, caption) for caption, image in self._strip.items()]
-        self._line.layout.min_height = "22px"
-        left = widgets.VBox([self._image, widgets.HBox(strip).add_class("tl-strip"), self._line]).add_class("tl-left")
+        left = widgets.VBox([self._image, *([widgets.HBox(strip).add_class("tl-strip")] if strip else [])])
+        left.children += (widgets.HBox(self._buttons()).add_class("tl-tools"), self._line)
         left.layout.width = f"{width + 4}px"
         groups = [self._sources_row()] if self.sources else []
         groups += [self._pictures_row()] if self.thumbnails else []
         groups += [self._factor(factor, controls) for factor, controls in factors.items()]
-        buttons = [_button("Reset", "undo", self.reset, "back to the first picture")]
+        if options:
+            groups.append(widgets.HBox([_fitted(control) for control in options.values()]).add_class("tl-factor"))
+            groups[-1].add_class("tl-options")
+        copy = _button("Copy", "copy", lambda: None, "put the code on the clipboard").add_class("tl-copy")
+        self._code_box = widgets.VBox([self._text, copy], layout={"display": "none"}).add_class("tl-code")
+        columns = [left.add_class("tl-left"), widgets.VBox(groups).add_class("tl-right")]
+        return widgets.HBox([_sheet(self.name), *columns, self._code_box]).add_class("tl-panel")
+
+    def _buttons(self) -> list[widgets.Widget]:
+        buttons = [self._undo, _button("Reset", "fast-backward", self.reset, "back to the first picture")]
         if self._sample is not None:
             buttons.append(_button("Shuffle", "random", self.shuffle, "a random picture"))
-        foot = widgets.HBox([*options.values(), *buttons], layout={"flex_flow": "row wrap"}).add_class("tl-factor")
-        right = widgets.VBox([*groups, foot], layout={"width": "480px", "max_width": "100%"})
-        return widgets.HBox([widgets.HTML(_CSS, layout={"display": "none"}), left, right]).add_class("tl-panel")
+        # The browser has the picture and saves it where the user's files are, which need not be where the kernel's are.
+        buttons.append(_button("Save", "download", lambda: None, f"download {self.name}.png").add_class("tl-save"))
+        if self._spell is not None:
+            shown = widgets.ToggleButton(description="Code", icon="code", tooltip="the Python that makes this picture")
+            shown.observe(self._open_code, "value")
+            buttons.append(shown)
+        return buttons
+
+    def _open_code(self, change) -> None:
+        self._code_box.layout.display = "" if change.new else "none"
+        self._show_code()
 
     def _sources_row(self) -> widgets.Widget:
-        tiles = []
-        for source in self.sources:
-            picture = self._pictures(self.state | source)[0]
-            tiles.append(_image(png(picture, 64), _THUMBNAIL))
-        return widgets.HBox([_name("take from"), *tiles], layout={"margin": "0 0 5px"}).add_class("tl-head")
+        pictures = [self._pictures(self.state | source)[0] for source in self.sources]
+        tiles = [_tile(_image(png(picture, 64), self._column)) for picture in pictures]
+        return widgets.HBox([_name("take from"), self._row(tiles)]).add_class("tl-head")
 
     def _pictures_row(self) -> widgets.Widget:
-        tiles = [_tile(image, letter) for letter, image in zip(LETTERS, self.thumbnails, strict=False)]
+        captions, name = list(LETTERS[: len(self.thumbnails)]), _name("pictures")
         if self._accept is not None:
+            captions[-1] = "yours"
             chooser = widgets.FileUpload(
-                accept="image/*", description="yours", tooltip="a picture of your own, in the last place"
+                accept="image/*", description="Upload", tooltip="a picture of your own, in the last place"
             )
-            chooser.layout.width = "104px"
             chooser.observe(lambda change: [self.upload(bytes(file.content)) for file in change.new], "value")
-            tiles.append(chooser)
-        return widgets.HBox([_name("pictures"), *tiles], layout={"margin": "0 0 5px"}).add_class("tl-head")
+            name = widgets.VBox([name.remove_class("tl-name"), chooser.add_class("tl-upload")]).add_class("tl-name")
+        tiles = [_tile(image, caption) for caption, image in zip(captions, self.thumbnails, strict=True)]
+        return widgets.HBox([name, self._row(tiles)]).add_class("tl-head")
+
+    def _row(self, tiles: list[widgets.Widget]) -> widgets.Widget:
+        """Tiles above the buttons of the factors, which may be more."""
+        empty = [widgets.Box(layout={"width": f"{self._column}px"}) for _ in range(self._places - len(tiles))]
+        return widgets.HBox([*tiles, *empty]).add_class("tl-columns")
 
     def _factor(self, factor: str, controls: Controls) -> widgets.Widget:
-        head = widgets.HBox([_name(factor), *([self.takers[factor]] if self.takers else [])]).add_class("tl-head")
-        rows, narrow = [], []
-        for control in controls.values():
+        first, *others = controls.values()
+        head, rows, narrow = [_name(factor)], [], []
+        if self.takers:
+            head.append(self.takers[factor])
+        elif isinstance(first, widgets.ToggleButtons):
+            head.append(_fitted(first, self._column))
+        else:
+            others.insert(0, first)
+        for control in [first, *others] if self.takers else others:
             small = isinstance(control, widgets.FloatSlider)
-            if isinstance(control, widgets.ToggleButtons):
-                control.style.button_width = "38px"
-            control.style.description_width = "58px" if small else "74px"
-            control.layout.width = "232px" if small else "470px"
-            (narrow if small else rows).append(control if small else control.add_class("tl-wide"))
-        rows += [widgets.HBox(narrow[i : i + 2]).add_class("tl-row") for i in range(0, len(narrow), 2)]
-        return widgets.VBox([head, *rows]).add_class("tl-factor")
+            (narrow if small else rows).append(_fitted(control, self._column))
+        rows += [widgets.Box(narrow).add_class("tl-row")] if narrow else []
+        return widgets.VBox([widgets.HBox(head).add_class("tl-head"), *rows]).add_class("tl-factor")
 
     def _repr_mimebundle_(self, include=None, exclude=None, **kwargs) -> dict[str, object]:
         """The live panel, and its picture for places where nothing lives (a notebook read on the web)."""
@@ -341,29 +412,50 @@ class Panel:
         return f"Panel({', '.join(f'{name}={value!r}' for name, value in self.state.items())})"
 
 
-def _same(source: State, state: State, names: Sequence[str]) -> bool:
-    return all(abs(source[name] - state[name]) < 1e-6 for name in names)  # a slider of the front end rounds once more
+def _same(one: State, other: State, names: Iterable[str]) -> bool:
+    """Whether two states agree but for the rounding of sliders."""
+    pairs = ((one[name], other[name]) for name in names)
+    return all(abs(a - b) < 1e-6 if isinstance(a, float) else a == b for a, b in pairs)
 
 
 def _image(value: bytes, width: int, crisp: bool = False) -> widgets.Image:
-    size = f"{width}px"
-    layout = {"width": size, "height": size, "margin": "0", "flex": "0 0 auto"}
     # No tooltip: in the front end an Image that has one cannot be shown (ipywidgets 8.1).
-    image = widgets.Image(value=value, format="png", layout=layout)
+    image = widgets.Image(value=value, format="png", layout={"width": f"{width}px", "height": "auto", "margin": "0"})
     image.add_class("tl-picture")
     return image.add_class("tl-crisp") if crisp else image
 
 
-def _tile(image: widgets.Image, caption: str) -> widgets.Widget:
-    text = widgets.HTML(caption, layout={"width": image.layout.width, "margin": "0"})
-    return widgets.VBox([image, text]).add_class("tl-tile")
+def _tile(image: widgets.Image, caption: str = "") -> widgets.Widget:
+    width, image.layout.width = image.layout.width, "100%"
+    text = [widgets.HTML(html.escape(caption))] if caption else []
+    return widgets.VBox([image, *text], layout={"width": width}).add_class("tl-tile")
 
 
 def _name(text: str) -> widgets.Widget:
-    return widgets.HTML(text, layout={"width": "90px", "margin": "0"}).add_class("tl-name")
+    return widgets.HTML(html.escape(text)).add_class("tl-name")
+
+
+def _fitted(control: widgets.Widget, column: int = 0) -> widgets.Widget:
+    """A control in the panel's columns."""
+    if isinstance(control, widgets.Checkbox):
+        return control
+    control.style.description_width = _LABELS
+    if isinstance(control, widgets.ToggleButtons):
+        control.style.button_width = f"{column}px"
+        return control
+    if isinstance(control, widgets.SelectionSlider):
+        control.add_class("tl-named")
+    return control.add_class("tl-wide")
 
 
 def _button(text: str, icon: str, action: Callable[[], None], tooltip: str) -> widgets.Button:
     button = widgets.Button(description=text, icon=icon, tooltip=tooltip, layout={"width": "auto"})
     button.on_click(lambda _: action())
     return button
+
+
+def _sheet(name: str) -> widgets.Widget:
+    """The style sheet, which brings the panel's script along: no other element of an HTML widget runs one reliably."""
+    css, script = (Path(__file__).with_name(f"panel.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    run = html.escape(f"({script})(this)")
+    return widgets.HTML(f'<style data-name="{html.escape(name)}" onload="{run}">{css}</style>', layout={"display": "none"})

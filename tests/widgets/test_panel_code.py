@@ -1,0 +1,109 @@
+"""What a panel offers for copying makes its picture."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tutorial_lib.data.birds import PaperBirds
+from tutorial_lib.training.presets import PRESETS, build
+from tutorial_lib.widgets.birds import bird_panel
+from tutorial_lib.widgets.comgan import composition_panel, ds_comgan_panel, segmentation_panel
+from tutorial_lib.widgets.finegan import finegan_panel
+from tutorial_lib.widgets.mixnmatch import CODE, mixnmatch_panel
+
+PICTURES = PaperBirds(size=32, length=3).batch(range(3))["image"].as_subclass(torch.Tensor)
+OWN = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+
+
+def model(name: str):
+    torch.manual_seed(0)
+    return build(PRESETS[name]["smoke"].method).eval()
+
+
+def run(code: str, **given) -> np.ndarray:
+    """The picture that the code makes, as uint8 (H, W, 3)."""
+    space = dict(given)
+    exec(code, space)
+    assert space["image"].shape[:2] == (1, 3)
+    return ((space["image"][0].permute(1, 2, 0) + 1) * 127.5).clamp(0, 255).numpy()
+
+
+def check(panel, **given) -> None:
+    shown = np.asarray(Image.open(BytesIO(panel.png))).astype(int)
+    assert np.abs(run(panel.code, **given) - shown).max() <= 1, panel.code
+
+
+@pytest.mark.parametrize("shuffles", [0, 2])
+def test_birds(shuffles):
+    panel = bird_panel(size=32, sources=1)
+    for _ in range(shuffles):
+        panel.shuffle()
+    check(panel)
+
+
+@pytest.mark.parametrize("components", [2, 100])
+def test_finegan(components):
+    finegan = model("finegan")
+    panel = finegan_panel(finegan, sources=1, components=components)
+    panel.set(b=1, z1=-1.25)
+    check(panel, model=finegan)
+
+
+def test_finegan_without_any_slider_for_z():
+    finegan = model("finegan")
+    check(finegan_panel(finegan, sources=1, components=0), model=finegan)
+
+
+@pytest.fixture(scope="module")
+def mixnmatch():
+    return model("mixnmatch")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"background": 0, "shape": 1, "pose": 2, "texture": 0},
+        {"background": CODE, "shape": CODE, "pose": CODE, "texture": CODE, "b": 3, "p": 1, "c": 2, "z": 7},
+        {"background": 0, "shape": 1, "texture": 2, "feature": True},
+        {"background": CODE, "shape": 1, "texture": 2, "feature": True},
+        {"background": 0, "shape": CODE, "texture": 2, "feature": True},
+        {"background": 1, "shape": 1, "texture": 2, "feature": True, "stitch": True},
+        {"background": 2, "shape": 1, "texture": 1, "feature": True, "stitch": True},
+        {"background": 0, "shape": 3, "texture": 3, "feature": True, "stitch": True},
+    ],
+)
+def test_mixnmatch(mixnmatch, state, tmp_path, monkeypatch):
+    panel = mixnmatch_panel(mixnmatch, PICTURES)
+    Image.fromarray(OWN).save(tmp_path / "yours.png")
+    monkeypatch.chdir(tmp_path)
+    panel.upload((tmp_path / "yours.png").read_bytes())
+    panel.set(**state)
+    check(panel, model=mixnmatch, pictures=PICTURES)
+
+
+def test_composition():
+    panel = composition_panel(32)
+    panel.set(bird=5, alike=0.4, background_knows=0.3, x=-0.2, bias=1.5)
+    check(panel)
+
+
+@pytest.mark.parametrize("components", [2, 100])
+def test_ds_comgan(components):
+    comgan = model("ds_comgan_segmenter")
+    panel = ds_comgan_panel(comgan, sources=1, components=components)
+    panel.set(f=2, b=1)
+    check(panel, model=comgan)
+
+
+@pytest.mark.parametrize("state", [{"picture": 1, "threshold": 0.45}, {"picture": 3, "complement": True}])
+def test_segmentation(state, tmp_path, monkeypatch):
+    segmenter = model("ds_comgan_segmenter")
+    panel = segmentation_panel(segmenter, PICTURES)
+    Image.fromarray(OWN).save(tmp_path / "yours.png")
+    monkeypatch.chdir(tmp_path)
+    panel.upload((tmp_path / "yours.png").read_bytes())
+    panel.set(**state)
+    check(panel, model=segmenter, pictures=PICTURES)

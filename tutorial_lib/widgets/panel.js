@@ -1,0 +1,80 @@
+// What ipywidgets has no trait for: names for screen readers, the picture as a file, text on the clipboard.
+// Called with the panel's <style> element whenever that comes into the page, so once a view.
+(sheet) => {
+  const panel = sheet.closest(".tl-panel");
+  if (!panel || panel.dataset.named) return;
+  panel.dataset.named = "yes";
+  const name = sheet.dataset.name;
+  const picture = () => panel.querySelector(".tl-left .tl-picture");
+  const text = (element) => element?.textContent.replace(/\s+/g, " ").trim() ?? "";
+  const set = (element, attribute, value) => {
+    if (element && element.getAttribute(attribute) !== value) element.setAttribute(attribute, value);
+  };
+
+  const describe = () => {
+    const values = [];
+    for (const control of panel.querySelectorAll(".widget-slider, .widget-toggle-buttons")) {
+      const factor = text(control.closest(".tl-factor")?.querySelector(".tl-name"));
+      const label = text(control.querySelector(".widget-label"));
+      const full = [factor, label].filter(Boolean).join(": ");
+      const handles = control.querySelectorAll("[role=slider]");
+      const readout = control.querySelector(".widget-readout");
+      if (readout) {
+        handles.forEach((handle, i) => set(handle, "aria-label", handles.length > 1 ? `${full}, ${i ? "end" : "start"}` : full));
+        handles.forEach((handle) => {
+          const blocked = handle.ariaValueMin === handle.ariaValueMax; // by the other handle
+          set(handle, "aria-disabled", String(blocked || handle.closest(".noUi-target[disabled]") !== null));
+        });
+        if (handles.length === 1 && text(readout)) set(handles[0], "aria-valuetext", text(readout));
+        set(readout, "role", "textbox");
+        set(readout, "aria-label", `${full}, value`);
+        values.push(`${label} ${text(readout)}`);
+      } else {
+        const buttons = [...control.querySelectorAll("button")];
+        set(control, "role", "group");
+        set(control, "aria-label", full);
+        buttons.forEach((button) => set(button, "aria-pressed", String(button.classList.contains("mod-active"))));
+        if (label) values.push(`${full} ${text(buttons.find((button) => button.classList.contains("mod-active")))}`);
+      }
+    }
+    panel.querySelectorAll("button i").forEach((icon) => set(icon, "aria-hidden", "true"));
+    set(picture(), "alt", `${name}: ${values.join(", ")}`);
+    for (const tile of panel.querySelectorAll(".tl-tile")) {
+      const caption = tile.querySelector(".widget-html-content") ? text(tile.querySelector(".widget-html-content")) : "";
+      const place = [...tile.parentElement.children].indexOf(tile);
+      const letter = String.fromCharCode(65 + place);
+      set(tile.querySelector("img"), "alt", tile.closest(".tl-strip") ? caption : `picture ${letter}`);
+    }
+  };
+
+  let waiting = false;
+  const soon = () => {
+    if (waiting) return;
+    waiting = true;
+    setTimeout(() => ((waiting = false), describe()), 100); // not between a slider's event and its picture
+  };
+  new MutationObserver(soon).observe(panel, {
+    subtree: true, childList: true, characterData: true, attributeFilter: ["class", "disabled", "aria-valuemin"],
+  });
+  describe();
+
+  const copy = async (button) => {
+    const code = panel.querySelector(".tl-code pre");
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+    } catch { // no clipboard for pages that come neither over https nor from this machine
+      getSelection().selectAllChildren(code);
+      document.execCommand("copy");
+    }
+    button.classList.add("tl-done");
+    setTimeout(() => button.classList.remove("tl-done"), 1500);
+  };
+  panel.addEventListener("click", ({ target }) => {
+    if (target.closest(".tl-save")) {
+      const link = Object.assign(document.createElement("a"), { href: picture().src, download: `${name}.png` });
+      link.click();
+    }
+    const button = target.closest(".tl-copy");
+    if (button) copy(button);
+  });
+}
