@@ -12,6 +12,7 @@ from tutorial_lib.training.presets import PRESETS, build
 from tutorial_lib.widgets.birds import bird_panel
 from tutorial_lib.widgets.comgan import composition_panel, ds_comgan_panel, segmentation_panel
 from tutorial_lib.widgets.finegan import finegan_panel
+from tutorial_lib.widgets.gmvae import PRIOR, gmvae_panel
 from tutorial_lib.widgets.mixnmatch import CODE, mixnmatch_panel
 
 PICTURES = PaperBirds(size=32, length=3).batch(range(3))["image"].as_subclass(torch.Tensor)
@@ -107,3 +108,23 @@ def test_segmentation(state, tmp_path, monkeypatch):
     panel.upload((tmp_path / "yours.png").read_bytes())
     panel.set(**state)
     check(panel, model=segmenter, pictures=PICTURES)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"label": 0, "rest": 1},
+        {"label": PRIOR, "c": 3, "rest": PRIOR, "z": 11},
+        {"label": PRIOR, "c": 2, "walk": -1.0, "way": 4, "rest": 2, "gaze": 0.75},
+        {"label": 3, "walk": 0.5, "rest": 3, "light": -1.5},
+    ],
+)
+def test_gmvae(state, tmp_path, monkeypatch):
+    vae = model("gmvae")
+    directions = dict(zip(("gaze", "light"), torch.randn(2, vae.config.z_u_dim), strict=True))
+    panel = gmvae_panel(vae, PICTURES, directions)
+    Image.fromarray(OWN).save(tmp_path / "yours.png")
+    monkeypatch.chdir(tmp_path)
+    panel.upload((tmp_path / "yours.png").read_bytes())
+    panel.set(**state)
+    check(panel, model=vae, pictures=PICTURES, directions=directions)

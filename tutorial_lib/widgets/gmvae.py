@@ -76,6 +76,8 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
 
     def follow(state: State) -> State:
         decided = {} if state["label"] == PRIOR else {"c": known[state["label"]][2]}
+        decided |= {} if state["walk"] else {"way": state["way"]}  # nowhere to go
+        decided |= {} if state["rest"] == PRIOR else {"z": state["z"]}
         if state["region"] != OWN:
             rows, columns = region(state["region"], size)
             decided |= {"rows": (rows.start, rows.stop), "columns": (columns.start, columns.stop)}
@@ -85,6 +87,36 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
         random = torch.Generator().manual_seed(seed)
         label, rest = torch.randint(len(pictures), (2,), generator=random).tolist()
         return {"label": label, "rest": rest}
+
+    def code(state: State) -> str:
+        def encoded(chosen: int) -> str:
+            return f"model.encode({'yours' if chosen == len(pictures) else f'pictures[{chosen}:{chosen + 1}]'})"
+
+        def drawn(seed: int, dim: int) -> str:
+            return f"torch.randn(1, {dim}, generator=torch.Generator().manual_seed({seed}))"
+
+        own = len(pictures) in (state["label"], state["rest"])
+        moved = [name for name in directions if state[name]]
+        given = [
+            "model",
+            *(["pictures"] if {state["label"], state["rest"]} != {PRIOR} else []),
+            *(["directions"] if moved else []),
+        ]
+        lines = ["import torch", ""]
+        lines += ["from tutorial_lib.data.pictures import as_pictures", ""] if own else []
+        lines += [f"# {', '.join(given)}: {'those' if len(given) > 1 else 'the one'} of this panel"]
+        lines += [f'yours = as_pictures("yours.png", size={size})  # the file that was uploaded'] if own else []
+        lines += ["with torch.inference_mode():"]
+        if state["label"] == PRIOR or state["walk"]:
+            lines += [f"    mean, log_variance = model.mixture.component(torch.tensor([{state['c']}]))"]
+        lines += [f"    z_s = {'mean' if state['label'] == PRIOR else encoded(state['label']) + '.z_s'}"]
+        if state["walk"]:
+            lines += [f"    way = {drawn(state['way'], config.z_s_dim)}"]
+            lines += [f"    z_s = z_s + {state['walk']:g} * torch.exp(0.5 * log_variance) * way"]
+        rest = drawn(state["z"], config.z_u_dim) if state["rest"] == PRIOR else encoded(state["rest"]) + ".mu_u"
+        lines += [f"    z_u = {rest}"]
+        lines += [f'    z_u = z_u + {state[name]:g} * directions["{name}"]' for name in moved]
+        return "\n".join([*lines, f"    image = model.decode(z_s, z_u)  # (1, 3, {size}, {size}) in [-1, 1]", ""])
 
     letters = [(LETTERS[i], i) for i in range(len(shown))]
 
@@ -121,4 +153,6 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
         strip=STRIP,
         pictures=[to_uint8(picture[0]) for picture in shown],
         upload=upload,
+        code=code,
+        name="gmvae",
     )
