@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from tutorial_lib.studies import mixnmatch
+from tutorial_lib.studies import mixnmatch, uniform_posterior
 from tutorial_lib.studies.finegan import BARS, PAPER, reached
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,7 +147,44 @@ def table3() -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES = {"mixes": mixes, "table3": table3, "bars": bars, "paper": paper, "oracle": oracle, "faces": faces}
+ATTRIBUTES = {
+    "synthesis.accuracy": ("results with the donor's expression, by the oracle", "stargan.accuracy"),
+    "intensity": ("strength of the donor's expression and of the result's, correlation", "stargan.intensity"),
+    "identity.kept": ("results nearest to the right one of eight strangers", None),
+    "own.accuracy": ("own attribute read off its code, the worst", None),
+    "entropy.expression_from_identity": ("entropy of C_expression on codes of identity, share of its ceiling", None),
+    "entropy.identity_from_expression": ("entropy of C_identity on codes of expression", None),
+}
+
+
+def attributes() -> str:
+    """The uniform-posterior model beside its bars and StarGAN."""
+    f = card("uniform_posterior")["figures"]
+    rows = []
+    for name, (label, other) in ATTRIBUTES.items():
+        theirs = "–" if other is None else f"{f[other]:.2f}"
+        rows.append(f"| {label} | {f[name]:.2f} | {beside(name, f[name], uniform_posterior.BARS)} | {theirs} |")
+    rows += [
+        f"| FID, oracle features | {f['fid']:.1f} | | {f['stargan.fid']:.1f} |",
+        f"| a linear probe's best accuracy for another attribute, times chance | {f['probe.leak']:.1f} | | – |",
+    ]
+    return "\n".join(["| | measured | bar | StarGAN |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def hopkins() -> str:
+    """The uniform-posterior paper's Table III beside the paper's."""
+    rows = uniform_posterior.table3(uniform_posterior.stored_runs())
+    lines = ["| | with the loss | without | paper: with | without |", "|---|---|---|---|---|"]
+    for name, published in uniform_posterior.PAPER_TABLE3.items():
+        cells = [f"{mean:.2f} ± {spread:.2f}" for mean, spread in (rows[True][name], rows[False][name], *published)]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES = {
+    "bars": bars, "paper": paper, "mixes": mixes, "table3": table3, "attributes": attributes, "hopkins": hopkins,
+    "oracle": oracle, "faces": faces,
+}  # fmt: skip
 
 
 def filled(text: str) -> str:
