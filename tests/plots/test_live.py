@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tutorial_lib.plots.curves import metric_curves
 from tutorial_lib.plots.live import LiveView
 
 
@@ -128,3 +129,10 @@ def test_many_losses_stand_below_the_pictures():
     sheet, curves = view.figure.subfigs
     assert len([axes for axes in curves.axes if axes.get_visible()]) == 18
     assert curves.bbox.y1 <= sheet.bbox.y0 + 1
+
+
+def test_a_figure_is_shown_as_it_is():
+    figure = metric_curves([{"step": 0, "loss": 1.0}, {"step": 1, "loss": 0.5}])
+    view = LiveView(lambda method: figure)
+    view(progress())
+    assert view.figure is figure
