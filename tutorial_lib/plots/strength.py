@@ -43,4 +43,3 @@ def strength_panels(
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson's, and 0 where one of them does not vary."""
     return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0
-
