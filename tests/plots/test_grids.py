@@ -92,8 +92,8 @@ def greys(*shape: int) -> torch.Tensor:
 def test_a_swap_sheet_has_donors_above_and_targets_to_the_left():
     figure = swap_sheet(greys(2), -greys(3), greys(2, 3), ["ann", "bob"], ["a", "b", "c"])
     canvas = figure.axes[0].images[0].get_array()
-    assert canvas.shape == (8 + 4 + 8 + 1 + 8, 8 + 4 + 8 + 1 + 8 + 1 + 8, 3)  # 1 + 3 pixels after the edges, 1 elsewhere
-    ys, xs = np.array([4, 16, 25]), np.array([4, 16, 25, 34])
+    assert canvas.shape == (8 + 3 + 8 + 1 + 8, 8 + 3 + 8 + 1 + 8 + 1 + 8, 3)  # 1 + 2 pixels after the edges, 1 elsewhere
+    ys, xs = np.array([4, 15, 24]), np.array([4, 15, 24, 33])
     assert canvas[np.ix_(ys, xs)][..., 0].tolist() == [[255, 255, 128, 0], [0, 0, 51, 102], [255, 153, 204, 255]]
     assert labels(figure) == (["", "ann", "bob"], ["", "a", "b", "c"])
 

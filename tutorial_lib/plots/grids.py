@@ -91,7 +91,7 @@ def swap_sheet(
     rows = [np.concatenate([corner, to_uint8(donors)])]
     rows += [np.concatenate([to_uint8(of[None]), to_uint8(row)]) for of, row in zip(targets, results, strict=True)]
     labels = (["", *named] if named else None for named in (row_labels, column_labels))
-    return _sheet(rows, *labels, title, cell, margin=3)
+    return _sheet(rows, *labels, title, cell, margin=2)
 
 
 @styled
