@@ -33,7 +33,7 @@ def strength_panels(
         axes.set(xlabel="donor's strength", xlim=(-0.03, 1.03), aspect="equal")
         axes.tick_params(labelsize=7, labelcolor=GREY, length=0)
         axes.grid()
-    panels[0].set_ylabel("strength of the result")
+    panels[0].set_ylabel("result's strength")
     low, high = np.quantile(np.concatenate([read for _, read, _ in readings.values()]), (0.005, 0.995))
     panels[0].set_ylim(min(0, low) - 0.03, max(1, high) + 0.03)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", markerscale=1.8, handletextpad=0.1)
