@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageSequence
 from torchvision import tv_tensors
 
-from tutorial_lib.data.pictures import as_pictures, save_gif, save_sheet
+from tutorial_lib.data.pictures import as_pictures, read_sheet, save_gif, save_sheet
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -348,3 +348,18 @@ def test_a_sheet_is_written_row_by_row(tmp_path):
     assert sheet.shape == (2 * 9 + 1, 3 * 9 + 1, 3)
     centres = sheet[5::9, 5::9, 0][:2, :3]
     assert np.abs(centres - [[0, 64, 128], [191, 255, 255]]).max() <= 2  # the last place is empty
+
+
+def test_a_sheet_is_read_back_cell_by_cell(tmp_path):
+    pictures = torch.arange(6).div(2.5).sub(1).view(6, 1, 1, 1).repeat(1, 3, 8, 8)
+    pictures[:, 0, 0, 5] = 1  # so that a turned or shifted cell would be seen
+    read = read_sheet(save_sheet(pictures, tmp_path / "sheet.png", columns=3), rows=2, columns=3)
+    assert read.shape == (2, 3, 3, 8, 8)
+    torch.testing.assert_close(read.flatten(0, 1), pictures, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(4, 3), (2, 4), (0, 3)])
+def test_a_sheet_of_other_rows_or_columns_is_named(tmp_path, rows, columns):
+    path = save_sheet(torch.zeros(6, 3, 8, 8), tmp_path / "sheet.png", columns=3)
+    with pytest.raises(ValueError, match=rf"sheet\.png does not divide into {rows} rows and {columns} columns"):
+        read_sheet(path, rows=rows, columns=columns)

@@ -9,7 +9,7 @@ from tutorial_lib.data.faces import PaperFaces
 from tutorial_lib.methods.gmvae import GMVAE
 from tutorial_lib.studies.gmvae import REGIONS, hole
 from tutorial_lib.training.presets import PRESETS
-from tutorial_lib.widgets.gmvae import PRIOR, STRIP, gmvae_panel
+from tutorial_lib.widgets.gmvae import OWN, PRIOR, STRIP, gmvae_panel
 
 SMOKE = PRESETS["gmvae"]["smoke"].method
 DIRECTIONS = {"gaze": torch.tensor([0.0, 3.0, 0.0, 0.0]), "light x": torch.tensor([3.0, 0.0, -3.0, 0.0])}
@@ -92,6 +92,30 @@ def test_strip_shows_what_is_seen_and_what_is_made_of_it(panel, model, pictures)
 
 
 @torch.no_grad()
+def test_a_rectangle_of_ones_own_is_inpainted(panel, model, pictures):
+    panel.set(picture=1, region=OWN, rows=(3, 20), columns=(8, 9))
+    mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    mask[..., 3:20, 8:9] = True
+    assert_shows(panel.strip["what is seen of it"], pictures[1:2].masked_fill(mask, 0))
+    assert_shows(panel.strip["inpainted"], model.inpaint(pictures[1:2], mask))
+
+
+def test_a_named_region_moves_the_rectangle_and_holds_it(panel):
+    panel.set(region="bottom half")
+    assert (panel.state["rows"], panel.state["columns"]) == ((16, 32), (0, 32))
+    assert panel.controls["rows"].disabled and panel.controls["columns"].disabled
+    panel.set(region=OWN)
+    assert panel.state["rows"] == (16, 32) and not panel.controls["rows"].disabled
+
+
+@torch.no_grad()
+def test_an_empty_rectangle_leaves_the_picture_whole(panel, pictures):
+    panel.set(picture=2, region=OWN, rows=(5, 5))
+    assert panel.error == ""
+    assert_shows(panel.strip["inpainted"], pictures[2:3])
+
+
+@torch.no_grad()
 def test_upload_takes_the_last_place_everywhere(panel, model, pictures):
     panel.set(label=4, picture=4)
     before = panel.png, panel.strip["inpainted"]
@@ -119,7 +143,8 @@ def test_shuffle_and_reset(panel):
 
 
 def test_panel_without_directions_has_no_sliders_of_them(model, pictures):
-    assert set(gmvae_panel(model, pictures).controls) == {"label", "c", "way", "walk", "rest", "z", "picture", "region"}
+    names = {"label", "c", "way", "walk", "rest", "z", "picture", "region", "rows", "columns"}
+    assert set(gmvae_panel(model, pictures).controls) == names
 
 
 @pytest.mark.parametrize(("n", "message"), [(0, "pictures must be 1 … 7, got 0"), (8, "got 8")])

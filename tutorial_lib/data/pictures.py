@@ -64,6 +64,18 @@ def save_sheet(pictures: Tensor, path: str | Path, *, columns: int) -> Path:
     return path
 
 
+def read_sheet(path: str | Path, *, rows: int, columns: int) -> Tensor:
+    """The pictures (rows, columns, 3, H, W) in [-1, 1] of a sheet that `save_sheet` wrote.
+
+    Raises FileNotFoundError for a missing file and ValueError for one that does not divide into so many rows and columns.
+    """
+    sheet = read_picture(path)[:, 1:, 1:]  # each cell has its border below and to the right
+    if rows < 1 or columns < 1 or sheet.shape[1] % rows or sheet.shape[2] % columns:
+        raise ValueError(f"{path} does not divide into {rows} rows and {columns} columns of one size")
+    cells = sheet.unflatten(2, (columns, -1)).unflatten(1, (rows, -1)).permute(1, 3, 0, 2, 4)
+    return cells[..., :-1, :-1] / 127.5 - 1
+
+
 def save_gif(frames: Tensor, path: str | Path, *, fps: float = 12) -> Path:
     """Write pictures (T, 3, H, W) in [-1, 1] as a GIF that loops, `fps` frames a second; returns its path.
 

@@ -17,6 +17,8 @@ from tutorial_lib.plots.style import NotebookFigure, new_figure, styled
 if TYPE_CHECKING:
     from tutorial_lib.training.loop import Progress
 
+Look = Tensor | Mapping[str, Tensor] | NotebookFigure
+
 
 class LiveView:
     """A training callback that shows samples and loss curves while a method trains.
@@ -28,13 +30,13 @@ class LiveView:
     networks are put back.
 
     `draw(method) -> Tensor (N, 3, H, W) or a dict of such rows` says what to look at; by default 32 samples of
-    always the same codes. A figure is shown as it is, without curves. `averaged` looks at the averaged weights,
-    which lag behind in a short run.
+    always the same codes. A figure that it returns is shown as it is, without the curves. `averaged` looks at the
+    averaged weights, which lag behind in a short run.
     """
 
     def __init__(
         self,
-        draw: Callable[[torch.nn.Module], Tensor | Mapping[str, Tensor] | NotebookFigure] | None = None,
+        draw: Callable[[torch.nn.Module], Look] | None = None,
         *,
         averaged: bool = False,
         interval: float = 2.0,
@@ -52,12 +54,12 @@ class LiveView:
         self._log.append({"step": progress.step, **{name: float(loss) for name, loss in progress.losses.items()}})
         if time.monotonic() - self._drawn_at < self.interval and progress.step < progress.steps:
             return
-        seen = self._look(progress)
-        self.figure = seen if isinstance(seen, NotebookFigure) else self._compose(seen, progress)
+        look = self._look(progress)
+        self.figure = look if isinstance(look, NotebookFigure) else self._compose(look, progress)
         self._show(self.figure.png())
         self._drawn_at = time.monotonic()
 
-    def _look(self, progress: Progress) -> Tensor | Mapping[str, Tensor] | NotebookFigure:
+    def _look(self, progress: Progress) -> Look:
         from tutorial_lib.training.loop import averaged_weights
 
         averaged = progress.averaged if self.averaged else {}

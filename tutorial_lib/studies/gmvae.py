@@ -234,10 +234,10 @@ def region(name: str, size: int) -> tuple[slice, slice]:
     return slice(top, bottom), slice(left, right)
 
 
-def hole(name: str, size: int) -> Tensor:
-    """The mask M of a region, bool (1, 1, size, size): True where pixels are missing."""
+def hole(where: str | tuple[slice, slice], size: int) -> Tensor:
+    """The mask M of a region, bool (1, 1, size, size): True where pixels are missing. where: its name, or rows and columns."""
     mask = torch.zeros(1, 1, size, size, dtype=torch.bool)
-    mask[:, :, *region(name, size)] = True
+    mask[:, :, *(region(where, size) if isinstance(where, str) else where)] = True
     return mask
 
 

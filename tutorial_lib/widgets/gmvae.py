@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 
 import torch
-from ipywidgets import Dropdown, FloatSlider, IntSlider, ToggleButtons
+from ipywidgets import Dropdown, FloatSlider, IntRangeSlider, IntSlider, ToggleButtons
 from torch import Tensor
 
 from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.methods.gmvae import GMVAE
-from tutorial_lib.studies.gmvae import REGIONS, hole
+from tutorial_lib.studies.gmvae import REGIONS, hole, region
 from tutorial_lib.widgets.panel import LETTERS, Panel, State, to_uint8
 
 PRIOR = -1  # the choice of the prior instead of a picture
+OWN = "a rectangle of your own"
 STRIP = ("the picture", "what is seen of it", "inpainted")
 
 
@@ -21,7 +22,8 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
     pictures (N, 3, H, W): up to seven; one place more is kept for a picture that the user uploads. `walk` moves z_s inside its
     class by so many standard deviations along a random direction, the one of number `way`; the class of a picture is the one
     the mixture reads off it. directions: how z_u moves with what has a name, (d_u,) each (studies.gmvae.directions); a slider
-    each. Raises ValueError if the model is in training mode, and for a direction that is no vector of z_u.
+    each. What is missing is one of the paper's regions or any rectangle, in pixels from the picture's upper left corner.
+    Raises ValueError if the model is in training mode, and for a direction that is no vector of z_u.
     """
     if model.training:
         raise ValueError("the model is in training mode; call model.eval() first")
@@ -41,12 +43,16 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
         return codes.z_s, codes.mu_u, int(model.mixture.log_density(codes.z_s).argmax())
 
     known = [read(picture) for picture in shown]
-    filled: dict[tuple[int, str], Tensor] = {}  # dragging a slider of the codes does not inpaint again
+    filled: dict[tuple, list] = {}  # the last strip: dragging a slider of the codes does not inpaint again
 
-    def inpainted(picture: int, region: str) -> Tensor:
-        if (picture, region) not in filled:
-            filled[picture, region] = model.inpaint(shown[picture].to(device), hole(region, size).to(device))
-        return filled[picture, region]
+    def inpainting(state: State) -> list:
+        chosen = state["picture"], state["rows"], state["columns"]
+        if chosen not in filled:
+            whole, missing = shown[chosen[0]], hole((slice(*state["rows"]), slice(*state["columns"])), size)
+            made = model.inpaint(whole.to(device), missing.to(device))
+            filled.clear()
+            filled[chosen] = [to_uint8(picture[0]) for picture in (whole, whole.masked_fill(missing, 0), made)]
+        return filled[chosen]
 
     def noise(seed: int, dim: int) -> Tensor:
         return torch.randn(1, dim, generator=torch.Generator().manual_seed(seed)).to(device)
@@ -60,20 +66,20 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
         z_u = noise(state["z"], config.z_u_dim) if state["rest"] == PRIOR else known[state["rest"]][1]
         for name, vector in directions.items():
             z_u = z_u + state[name] * vector
-        whole, region = shown[state["picture"]], state["region"]
-        seen = whole.masked_fill(hole(region, size), 0)
-        strip = [to_uint8(picture[0]) for picture in (whole, seen, inpainted(state["picture"], region))]
-        return to_uint8(model.decode(z_s, z_u)[0]), strip
+        return to_uint8(model.decode(z_s, z_u)[0]), inpainting(state)
 
     def upload(data: bytes):
         shown[-1] = as_pictures(data, size)
         known[-1] = read(shown[-1])
-        for region in REGIONS:
-            filled.pop((len(shown) - 1, region), None)
+        filled.clear()
         return to_uint8(shown[-1][0])
 
     def follow(state: State) -> State:
-        return {} if state["label"] == PRIOR else {"c": known[state["label"]][2]}
+        decided = {} if state["label"] == PRIOR else {"c": known[state["label"]][2]}
+        if state["region"] != OWN:
+            rows, columns = region(state["region"], size)
+            decided |= {"rows": (rows.start, rows.stop), "columns": (columns.start, columns.stop)}
+        return decided
 
     def sample(seed: int) -> State:
         random = torch.Generator().manual_seed(seed)
@@ -103,7 +109,9 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
             },
             "inpainting": {
                 "picture": ToggleButtons(options=letters, value=0, description="of"),
-                "region": Dropdown(options=list(REGIONS), description="missing"),
+                "region": Dropdown(options=[*REGIONS, OWN], description="missing"),
+                "rows": IntRangeSlider(value=(0, size), min=0, max=size, description="rows"),
+                "columns": IntRangeSlider(value=(0, size), min=0, max=size, description="columns"),
             },
         },
         draw,
