@@ -392,6 +392,14 @@ def test_mixture_learns_slower_after_each_decay(batch):
     assert [group["lr"] for group in model.optimizers["mixture"].param_groups] == [SMOKE.learning_rate, rate]
 
 
+def test_no_variance_falls_below_the_least(batch):
+    model = make(least_variance=0.9, mixture_rate=0.5)
+    for _ in range(3):
+        model.training_step(batch)
+    variances = model.mixture.log_variances.exp()
+    assert variances.min().item() == pytest.approx(0.9) and variances.max() > 0.9
+
+
 def test_every_parameter_has_an_optimiser():
     model = make()
     held = {id(p) for opt in model.optimizers.values() for group in opt.param_groups for p in group["params"]}
@@ -510,6 +518,7 @@ def test_reparameterisation_has_the_moments_of_the_posterior():
         ({"n_classes": 1}, "n_classes must be at least 2, got 1"),
         ({"z_u_dim": 0}, "z_u_dim must be at least 1, got 0"),
         ({"mixture_decay": 2.0}, "mixture_decay .*got 2.0"),
+        ({"least_variance": -0.1}, "least_variance must be at least 0, got -0.1"),
         ({"encoder": ((4, 3),)}, r"encoder needs layers .*\(\(4, 3\),\)"),
         ({"network": "mlp"}, "encoder needs layers"),
         ({"decoder": 6 * ((4, 2),)}, "decoder divides image_size 32 by 64"),

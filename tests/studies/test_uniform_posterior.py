@@ -49,7 +49,7 @@ def run(disentangled: bool, seed: int, values: list[float], spread: float = 0.0)
     def rows(more: float) -> list:
         return [[[value + more, spread]] * len(ILLUMINATIONS) for value in values]
 
-    return study.Shallow(disentangled, seed, 10, 1.0, {"plane": rows(0), "codes": rows(0.1)}, {}, 1.0, [], [], [])
+    return study.Shallow(disentangled, seed, 10, 1.0, {"plane": rows(0), "codes": rows(0.1)}, {}, 1.0, 0.2, [], [], [])
 
 
 # ---- Table III

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Self
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -58,3 +59,19 @@ class BatchedDataset(Dataset):
     def collate(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch as it is: it was made together."""
         return batch
+
+
+class InMemory(BatchedDataset):
+    """All items of another data set, made once: for runs so small that rendering would take most of their time."""
+
+    def __init__(self, data: BatchedDataset):
+        parts = list(data.stream(200))
+        self.items = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        self.length = len(data)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        rows = torch.as_tensor(list(indices), dtype=torch.int64)
+        return {name: values[rows] for name, values in self.items.items()}

@@ -90,6 +90,9 @@ class GMVAEConfig(NetworkConfig):
     likelihood_weight: float = 0.1  # λ_lkd
     uniform_weight: float = 1.0  # of L_E
     stage_one_updates: int = 3  # for each update of stage two
+    # L_lkd has no lower bound: codes, means and variances that shrink together lower it for ever and leave L_cls as it is. No
+    # variance falls below this one. (Published: none.)
+    least_variance: float = 0.0
     # The means' and variances' rate is multiplied by `mixture_decay` every so many steps (published: every ten epochs, each
     # of 520 updates of stage two). Without it the variances keep falling, and the codes the decoder knows move away.
     mixture_rate: float = 5e-4
@@ -103,6 +106,8 @@ class GMVAEConfig(NetworkConfig):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.mixture_decay <= 1:
             raise ValueError(f"mixture_decay must lie in [0, 1], got {self.mixture_decay}")
+        if self.least_variance < 0:
+            raise ValueError(f"least_variance must be at least 0, got {self.least_variance}")
 
 
 def shrinks(layers: Layers) -> int:
@@ -501,6 +506,9 @@ class GMVAE(nn.Module):
         mixture["lr"] = rate * config.mixture_decay ** (int(self.step) // config.mixture_decay_every)
         optimizer.step()
         mixture["lr"] = rate  # the loop's rate stays its own
+        if config.least_variance > 0:
+            with torch.no_grad():
+                self.mixture.log_variances.clamp_(min=math.log(config.least_variance))
         return {"cls": cls.detach(), "lkd": lkd.detach()}
 
     def stage_two(self, image: Tensor, label: Tensor) -> dict[str, Tensor]:
@@ -528,7 +536,7 @@ class GMVAE(nn.Module):
         e = uniform_loss(self.adversarial_classifier(z_u).float(), label)
         adversarial = decoder_loss(*self.discriminator(pictures, labels).chunk(2))
         # E_s: L_rec + λ_lkd L_lkd        E_u: L_rec + L_KL + L_E        decoder: L_rec + L_dec
-        codes_loss = config.reconstruction_weight * (rec + config.likelihood_weight * lkd)
+        codes_loss = config.reconstruction_weight * rec + config.likelihood_weight * lkd
         codes_loss = codes_loss + config.kl_weight * kl + config.uniform_weight * e
         self.optimizers["autoencoder"].zero_grad(set_to_none=True)
         decoder = list(self.decoder.parameters())

@@ -472,7 +472,7 @@ class ShallowConfig(AttributeConfig):
 
     image_size: int = 32
     attributes: Attributes = (("expression", 4), ("illumination", 5))
-    hidden: int = 128
+    hidden: int = 192
     code_dim: int = 16
     disentanglement_weight: float = 1.0  # λ_dis
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tutorial_lib.data.batched import InMemory
 from tutorial_lib.data.faces import EXPRESSIONS, HELD_OUT, ILLUMINATIONS, TRAINING, PaperFaces, render
 from tutorial_lib.methods.baselines import StarGAN
 from tutorial_lib.methods.uniform_posterior import ShallowModel, UniformPosterior
@@ -67,6 +68,7 @@ class Shallow:
     hopkins: dict[str, list[list[list[float]]]]  # by space: mean and spread over draws, by expression and illumination
     accuracy: dict[str, float]  # C_m on z_m, by attribute
     entropy: float  # of C_illumination on the expression codes, as a share of log 5
+    probe: float  # accuracy of a linear probe for the illumination on the same codes
     plane: list[list[float]]  # t-SNE of the expression codes, (N, 2)
     expression: list[int]
     illumination: list[int]
@@ -107,6 +109,7 @@ def measure_shallow(model: ShallowModel, data: PaperFaces) -> dict:
         "hopkins": {space: illumination_hopkins(points[space], expression, illumination) for space in SPACES},
         "accuracy": accuracy,
         "entropy": entropy_share(model.classifiers["illumination"].read(codes["expression"])),
+        "probe": linear_probe(points["codes"], illumination),
         "plane": points["plane"].round(2).tolist(),
         "expression": expression.tolist(),
         "illumination": illumination.tolist(),
@@ -119,14 +122,16 @@ def entropy_share(logits: Tensor) -> float:
 
 
 def ablate(
-    folder: Path, *, steps: int = 1000, seed: int = 0, seeds: int = 3, samples: int = 2000
+    folder: Path, *, steps: int | None = None, seed: int = 0, seeds: int = 3, samples: int = 2000
 ) -> dict[str, dict[str, float]]:
     """Train the shallow model with the disentanglement loss and without, from `seeds` seeds onwards from `seed`.
 
-    Writes each run into `folder`; runs of as many steps that are there already are kept. Returns Table III for each run, in the
-    t-SNE plane: the mean over illuminations by expression.
+    steps: the preset's if left out. Writes each run into `folder`; runs of as many steps that are there already are kept.
+    Returns Table III for each run, in the t-SNE plane: the mean over illuminations by expression.
     """
     preset = PRESETS["uniform_posterior_shallow"]["laptop"]
+    steps = preset.run.steps if steps is None else steps
+    data = InMemory(preset.dataset())
     folder.mkdir(parents=True, exist_ok=True)
     done = {run.name for run in stored_runs(folder) if run.steps == steps}
     for run in range(seed, seed + seeds):
@@ -135,7 +140,7 @@ def ablate(
                 continue
             torch.manual_seed(run)
             model = build(replace(preset.method, disentanglement_weight=float(disentangled)))
-            history = train(model, preset.dataset(), replace(preset.run, steps=steps, seed=run)).whole()
+            history = train(model, data, replace(preset.run, steps=steps, seed=run)).whole()
             with averaged_weights(model, history.averaged):
                 measured = measure_shallow(model, PaperFaces(**preset.data | {"length": samples, "seed": SEED}))
             shallow = Shallow(disentangled, run, steps, round(history.seconds, 1), **measured)
