@@ -4,7 +4,7 @@ PYTHON ?= python3
 LAB_FLAGS ?=
 NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
 BIN := .venv/bin
-TRAINED := oracle finegan infogan mixnmatch_code mixnmatch face_oracle gmvae uniform_posterior
+TRAINED := oracle finegan infogan mixnmatch_code mixnmatch face_oracle uniform_posterior stargan gmvae
 SHIPPED := $(filter-out mixnmatch_code,$(TRAINED))
 
 .DEFAULT_GOAL := help
@@ -36,7 +36,7 @@ notebooks: setup ## run every notebook and store its outputs (one: NOTEBOOKS=not
 	  --ExecutePreprocessor.store_widget_state=False $(NOTEBOOKS)
 
 checkpoints: setup ## retrain what data/checkpoints ships (hours)
-	@echo "Training $(TRAINED), then the ablations: about 70, 80, 30, 70, 30, 15, 50, 55 and 160 minutes on one CPU core; less on a GPU."
+	@echo "Training $(TRAINED), then the ablations: about 70, 80, 30, 70, 30, 15, 50 and 160 minutes on one CPU core; less on a GPU."
 	@echo "Ctrl-C stops with a snapshot; the same command goes on from there."
 	@mkdir -p data/checkpoints
 	@for name in $(TRAINED); do \
