@@ -22,7 +22,7 @@ def strength_panels(
     for model, parts in readings.items():
         if len({part.shape for part in parts}) != 1 or parts[0].ndim != 1 or len(parts[0]) < 2:
             raise ValueError(f"{model}: strengths and labels must be (N,) each, N >= 2, got {[part.shape for part in parts]}")
-    figure = new_figure(len(readings) * size + 1.1, size + 0.4)
+    figure = new_figure(len(readings) * size + 1.6, size + 0.4)
     panels = figure.subplots(1, len(readings), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (model, (given, read, label)) in zip(panels, readings.items(), strict=True):
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, zorder=0)
