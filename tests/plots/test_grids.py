@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from tutorial_lib.plots.grids import feature_sheet, image_grid, stage_sheet, to_uint8
+from tutorial_lib.plots.grids import feature_sheet, image_grid, stage_sheet, swap_sheet, to_uint8, triangle_sheet
 
 
 def labels(figure) -> tuple[list[str], list[str]]:
@@ -81,3 +81,40 @@ def test_each_channel_has_a_scale_of_its_own_and_rows_share_it():
 def test_features_of_another_number_of_pictures_are_refused():
     with pytest.raises(ValueError, match="N = 2"):
         feature_sheet(torch.zeros(2, 3, 8, 8), torch.zeros(3, 2, 4, 4))
+
+
+def greys(*shape: int) -> torch.Tensor:
+    """Flat pictures (*shape, 3, 8, 8) from black to white."""
+    n = torch.Size(shape).numel()
+    return torch.linspace(-1, 1, n).view(*shape, 1, 1, 1).expand(*shape, 3, 8, 8)
+
+
+def test_a_swap_sheet_has_donors_above_and_targets_to_the_left():
+    figure = swap_sheet(greys(2), -greys(3), greys(2, 3), ["ann", "bob"], ["a", "b", "c"])
+    canvas = figure.axes[0].images[0].get_array()
+    assert canvas.shape == (8 + 3 + 8 + 1 + 8, 8 + 3 + 8 + 1 + 8 + 1 + 8, 3)  # 1 + 2 pixels after the edges, 1 elsewhere
+    ys, xs = np.array([4, 15, 24]), np.array([4, 15, 24, 33])
+    assert canvas[np.ix_(ys, xs)][..., 0].tolist() == [[255, 255, 128, 0], [0, 0, 51, 102], [255, 153, 204, 255]]
+    assert labels(figure) == (["", "ann", "bob"], ["", "a", "b", "c"])
+
+
+def test_results_that_do_not_fit_targets_and_donors_are_named():
+    with pytest.raises(ValueError, match=r"\(2, 3, 3, 8, 8\) here, got \(3, 2, 3, 8, 8\)"):
+        swap_sheet(greys(2), greys(3), greys(3, 2))
+
+
+def test_a_triangle_has_rows_of_one_to_n():
+    canvas = triangle_sheet(greys(6), ["top", "left", "right"]).axes[0].images[0].get_array()
+    assert canvas.shape == (26, 26, 3)
+    assert canvas[4, 13, 0] == 0
+    assert canvas[13, [8, 17], 0].tolist() == [51, 102]
+    assert canvas[22, [4, 13, 22], 0].tolist() == [153, 204, 255]
+    assert (canvas[4, :8] == 255).all()
+
+
+@pytest.mark.parametrize("n", [1, 4, 7])
+def test_what_fills_no_triangle_is_named(n):
+    with pytest.raises(ValueError, match=rf"K = 3, 6, 10, 15 …, got \({n}, 3, 8, 8\)"):
+        triangle_sheet(greys(n))
+    with pytest.raises(ValueError, match="corners must have 3 entries, got 2"):
+        triangle_sheet(greys(3), ["a", "b"])

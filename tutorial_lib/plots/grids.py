@@ -1,5 +1,6 @@
 """Sheets of pictures with labelled rows and columns."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -68,40 +69,110 @@ def feature_sheet(
     return _sheet(rows, row_labels, ["", *(str(i) for i in range(features.shape[1]))], title, cell)
 
 
+@styled
+def swap_sheet(
+    targets: Tensor,
+    donors: Tensor,
+    results: Tensor,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    title: str | None = None,
+    cell: float = 0.7,
+) -> NotebookFigure:
+    """What donors (C, 3, H, W), along the top, make of targets (R, 3, H, W), down the left: results (R, C, 3, H, W)."""
+    size = tuple(targets.shape[1:])
+    expected = (len(targets), len(donors), *size)
+    if len(size) != 3 or size[0] != 3 or tuple(donors.shape[1:]) != size or tuple(results.shape) != expected:
+        raise ValueError(
+            f"results must be (R, C, 3, H, W) of targets (R, 3, H, W) and donors (C, 3, H, W): {expected} here, "
+            f"got {tuple(results.shape)} and donors {tuple(donors.shape)}"
+        )
+    corner = np.full((1, *size[1:], 3), 255, dtype=np.uint8)
+    rows = [np.concatenate([corner, to_uint8(donors)])]
+    rows += [np.concatenate([to_uint8(of[None]), to_uint8(row)]) for of, row in zip(targets, results, strict=True)]
+    labels = (["", *named] if named else None for named in (row_labels, column_labels))
+    return _sheet(rows, *labels, title, cell, margin=2)
+
+
+@styled
+def triangle_sheet(
+    pictures: Tensor, corners: Sequence[str] | None = None, title: str | None = None, cell: float = 0.7
+) -> NotebookFigure:
+    """Pictures (n (n + 1) / 2, 3, H, W) in a triangle, rows of 1, 2, … n: mixtures of three things.
+
+    corners: what stands at the top, the lower left and the lower right.
+    """
+    n = (math.isqrt(8 * len(pictures) + 1) - 1) // 2
+    if pictures.ndim != 4 or pictures.shape[1] != 3 or n < 2 or n * (n + 1) // 2 != len(pictures):
+        raise ValueError(f"pictures must be (K, 3, H, W) with K = 3, 6, 10, 15 …, got {tuple(pictures.shape)}")
+    if corners is not None and len(corners) != 3:
+        raise ValueError(f"corners must have 3 entries, got {len(corners)}: {list(corners)}")
+    height, width = pictures.shape[2:]
+    gap = max(1, round(GAP * width))
+    step_y, step_x = height + gap, width + gap
+    canvas = np.full((n * step_y - gap, n * step_x - gap, 3), 255, dtype=np.uint8)
+    left = iter(to_uint8(pictures))
+    for r in range(n):
+        for c in range(r + 1):
+            x = c * step_x + (n - 1 - r) * step_x // 2
+            canvas[r * step_y : r * step_y + height, x : x + width] = next(left)
+    figure = new_figure(n * cell * (1 + GAP) + 0.1, n * cell * height / width * (1 + GAP) + 0.1 + 0.3 * bool(title))
+    axes = figure.add_subplot()
+    axes.imshow(canvas)
+    axes.set_axis_off()
+    axes.set_anchor("NW")
+    for name, x, y, side in zip(
+        corners or (),
+        (n / 2 + 0.5, 0.04, n - 0.04),
+        (0.5, n - 1.12, n - 1.12),
+        ("left", "left", "right"),
+        strict=False,
+    ):
+        axes.text(x * step_x + gap, y * step_y, name, ha=side, va="center", fontsize=8.5)
+    if title:
+        axes.set_title(title)
+    return figure
+
+
 def draw_grid(
     axes: Axes,
     rows: Sequence[np.ndarray],
     row_labels: Sequence[str] | None = None,
     column_labels: Sequence[str] | None = None,
+    margin: int = 0,
 ) -> None:
-    """Rows of uint8 pictures (C, H, W, 3) as one image on given axes."""
+    """Rows of uint8 pictures (C, H, W, 3) as one image on given axes.
+
+    margin: how many gaps more lie between the first row or column and the others.
+    """
     n_rows, n_columns, height, width = len(rows), *rows[0].shape[:3]
     for name, labels, count in (("row_labels", row_labels, n_rows), ("column_labels", column_labels, n_columns)):
         if labels is not None and len(labels) != count:
             raise ValueError(f"{name} must have {count} entries, got {len(labels)}: {list(labels)}")
     gap = max(1, round(GAP * width))
-    step_y, step_x = height + gap, width + gap
-    canvas = np.full((n_rows * step_y - gap, n_columns * step_x - gap, 3), 255, dtype=np.uint8)
-    for r, row in enumerate(rows):
-        for c, picture in enumerate(row):
-            canvas[r * step_y : r * step_y + height, c * step_x : c * step_x + width] = picture
+    top = [r * (height + gap) + (r > 0) * margin * gap for r in range(n_rows)]
+    left = [c * (width + gap) + (c > 0) * margin * gap for c in range(n_columns)]
+    canvas = np.full((top[-1] + height, left[-1] + width, 3), 255, dtype=np.uint8)
+    for y, row in zip(top, rows, strict=True):
+        for x, picture in zip(left, row, strict=True):
+            canvas[y : y + height, x : x + width] = picture
     axes.imshow(canvas)
     axes.set_anchor("NW")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False, pad=4)
-    axes.set_yticks(np.arange(n_rows) * step_y + height / 2 if row_labels else [], row_labels or [])
-    axes.set_xticks(np.arange(n_columns) * step_x + width / 2 if column_labels else [], column_labels or [])
+    axes.set_yticks([y + height / 2 for y in top] if row_labels else [], row_labels or [])
+    axes.set_xticks([x + width / 2 for x in left] if column_labels else [], column_labels or [])
 
 
-def _sheet(rows, row_labels, column_labels, title, cell) -> NotebookFigure:
+def _sheet(rows, row_labels, column_labels, title, cell, margin=0) -> NotebookFigure:
     n_columns, height, width = rows[0].shape[:3]
-    margin = 0.085 * max((len(str(label)) for label in row_labels), default=0) if row_labels else 0.0
+    beside = 0.085 * max((len(str(label)) for label in row_labels), default=0) if row_labels else 0.0
     figure = new_figure(
-        n_columns * cell * (1 + GAP) + margin + 0.1,
-        len(rows) * cell * height / width * (1 + GAP) + 0.25 * bool(column_labels) + 0.3 * bool(title) + 0.1,
+        (n_columns + margin * GAP) * cell * (1 + GAP) + beside + 0.1,
+        (len(rows) + margin * GAP) * cell * height / width * (1 + GAP) + 0.25 * bool(column_labels) + 0.3 * bool(title) + 0.1,
     )
     axes = figure.add_subplot()
-    draw_grid(axes, rows, row_labels, column_labels)
+    draw_grid(axes, rows, row_labels, column_labels, margin)
     if column_labels and max(len(str(label)) for label in column_labels) > 11 * cell / 0.7:
         axes.tick_params(axis="x", labelrotation=40)
         for label in axes.get_xticklabels():
