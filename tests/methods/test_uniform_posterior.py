@@ -113,6 +113,7 @@ def test_published_step_runs_on_a_processor_and_trains_every_network():
         ({"critic_widths": (4,) * 6}, "critic_widths halves a picture of 32 pixels 6 times"),
         ({"image_size": 34}, "encoder_widths halves a picture of 34 pixels 2 times"),
         ({"encoder_widths": (4,), "decoder_widths": ()}, "encoder_widths halves .* 0 times"),
+        ({"critic_updates": 0}, "critic_updates must be at least 1, got 0"),
         ({"attributes": ()}, "attributes is empty"),
         ({"attributes": (("gaze", 3), ("gaze", 4))}, "names of their own.*gaze, gaze"),
         ({"attributes": (("rest", 3),)}, "other than 'rest' and 'image'"),
@@ -250,6 +251,17 @@ def test_step_returns_finite_losses_and_leaves_nothing_frozen(batch):
     assert all(math.isfinite(loss) and not loss.requires_grad for loss in losses.values())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert int(model.step) == 1
+
+
+def test_critic_is_kept_ahead_by_so_many_updates(batch):
+    model = make(critic_updates=3)
+    moved = []
+    for _ in range(6):
+        before = {name: weights(child) for name, child in model.named_children()}
+        losses = model.training_step(batch)
+        moved.append({name for name, child in model.named_children() if not same(before[name], child)})
+        assert ("rec" in losses) == (len(moved) % 3 == 0)
+    assert moved == 2 * [{"critic"}, {"critic"}, {"critic", "classifiers", "encoders", "decoder"}]
 
 
 @pytest.mark.parametrize(

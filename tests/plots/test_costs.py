@@ -15,7 +15,7 @@ def test_curves_are_drawn_in_order_with_a_row_a_cost():
     assert [list(line.get_ydata()) for line in batch.lines] == [[1.0, 2.0, 4.0]]
     assert [line.get_label() for line in codes.lines] == ["exact planes", "full planes"]
     assert list(memory.lines[0].get_ydata()) == [0.2, 0.4, 0.8]
-    assert [label.get_text() for label in batch.get_xticklabels()] == ["2", "4", "8"]
+    assert [label.get_text() for label in memory.get_xticklabels()] == ["2", "4", "8"]
     assert all(axes.get_ylim()[0] == 0 for axes in figure.axes)
 
 

@@ -14,6 +14,7 @@ from tutorial_lib.widgets.comgan import composition_panel, ds_comgan_panel, segm
 from tutorial_lib.widgets.finegan import finegan_panel
 from tutorial_lib.widgets.gmvae import PRIOR, gmvae_panel
 from tutorial_lib.widgets.mixnmatch import CODE, mixnmatch_panel
+from tutorial_lib.widgets.uniform_posterior import LABEL, uniform_posterior_panel
 
 PICTURES = PaperBirds(size=32, length=3).batch(range(3))["image"].as_subclass(torch.Tensor)
 OWN = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
@@ -128,3 +129,23 @@ def test_gmvae(state, tmp_path, monkeypatch):
     panel.upload((tmp_path / "yours.png").read_bytes())
     panel.set(**state)
     check(panel, model=vae, pictures=PICTURES, directions=directions)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"identity": 0, "expression": 1, "rest": 2},
+        {"identity": 0, "identity_2": 1, "identity_3": 3, "cuts": (0.35, 0.8), "gaze": 3},
+        {"expression": LABEL, "expression_label": 2, "expression_strength": 0.6},
+        {"expression": 1, "expression_strength": 1.5},
+    ],
+)
+def test_uniform_posterior(state, tmp_path, monkeypatch):
+    faces = model("uniform_posterior")
+    means = {"expression": torch.randn(4, *faces.config.code_shape)}
+    panel = uniform_posterior_panel(faces, PICTURES, means)
+    Image.fromarray(OWN).save(tmp_path / "yours.png")
+    monkeypatch.chdir(tmp_path)
+    panel.upload((tmp_path / "yours.png").read_bytes())
+    panel.set(**state)
+    check(panel, model=faces, pictures=PICTURES, means=means)

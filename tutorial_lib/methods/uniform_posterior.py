@@ -66,6 +66,7 @@ class UniformPosteriorConfig(AttributeConfig):
     decoder_widths: tuple[int, ...] = (64, 32)
     classifier_widths: tuple[int, ...] = (64, 128)  # of stride-2 convolutions (Table II)
     critic_widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)  # likewise
+    critic_updates: int = 1  # for each of the others
     # The weights λ of the loss terms (Eq. 8); published: 10 for these two, 1 for the others.
     reconstruction_weight: float = 10.0
     gradient_penalty: float = 10.0
@@ -88,6 +89,8 @@ class UniformPosteriorConfig(AttributeConfig):
                 f"decoder_widths needs one entry less than encoder_widths, to return to the size of the picture: "
                 f"got {len(self.decoder_widths)} and {len(self.encoder_widths)}"
             )
+        if self.critic_updates < 1:
+            raise ValueError(f"critic_updates must be at least 1, got {self.critic_updates}")
         entry = (self.classifier_widths[-1], *[self.image_size >> len(self.classifier_widths)] * 2)
         if self.code_shape != entry:
             raise ValueError(
@@ -305,6 +308,8 @@ class UniformPosterior(nn.Module):
 
     name = "uniform_posterior"
     averaged = ("encoders", "decoder", "classifiers")
+    # Not taken over by a run that starts from this one: a critic that lost to its generator learns more slowly than a new one.
+    anew = ("critic",)
 
     def __init__(self, config: UniformPosteriorConfig):
         super().__init__()
@@ -427,17 +432,25 @@ class UniformPosterior(nn.Module):
     # ---- training
 
     def training_step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """One update of the critic, of the classifiers, and of the encoders with the decoder; returns the losses."""
+        """One update of the critic; every `critic_updates` steps, of the classifiers and of encoders and decoder too."""
         config = self.config
         image, labels = check_batch(config, batch)
-        codes = self._encode(image)
-        shuffled, expected = shuffle(codes, labels)
-        both = {name: torch.cat([code, shuffled[name]]) for name, code in codes.items()}
-        again, mixed = self.decode(both).float().chunk(2)  # D(E(x)) and x̃'
+        self.step += 1
+        trains_all = int(self.step) % config.critic_updates == 0
+        with torch.set_grad_enabled(trains_all):
+            codes = self._encode(image)
+            shuffled, expected = shuffle(codes, labels)
+            if trains_all:
+                both = {name: torch.cat([code, shuffled[name]]) for name, code in codes.items()}
+                again, mixed = self.decode(both).float().chunk(2)  # D(E(x)) and x̃'
+            else:
+                mixed = self.decode(shuffled).float()
 
         # D: −L_adv
         d, penalty = wasserstein_loss(self.critic, image, mixed.detach(), config.gradient_penalty)
         _update(self.optimizers["critic"], d)
+        if not trains_all:
+            return {"d": d.detach(), "penalty": penalty.detach()}
 
         # C: −log C_m(y_m | x) of real pictures with their true labels, and of nothing else
         c = classification_loss({name: classify(image) for name, classify in self.classifiers.items()}, labels)
@@ -455,7 +468,6 @@ class UniformPosterior(nn.Module):
                 "rec": config.reconstruction_weight * F.l1_loss(again, image),  # E |x − D(E(x))|              (Eq. 2)
             }
             _update(self.optimizers["generator"], sum(losses.values()))
-        self.step += 1
         losses |= {"d": d, "penalty": penalty, "c": c}
         return {name: loss.detach() for name, loss in losses.items()}
 

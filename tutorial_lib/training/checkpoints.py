@@ -113,7 +113,8 @@ def start_from(method: nn.Module, name_or_path: str | Path, *, only: Sequence[st
     """Give `method` those networks of a checkpoint that it has too.
 
     Returns, for a card, where they come from: the checkpoint's method, SHA-256, steps, pictures and seconds, and its own start.
-    only: names of the networks to take; all that both have if None. Optimisers and steps start anew. Raises
+    only: names of the networks to take; all that both have if None, but for those that the method names in `anew`. Optimisers
+    and steps start anew. Raises
     FileNotFoundError, or CheckpointError if the file is damaged, if a network of the same name has other sizes, or if one is
     missing that the method names in `needs`.
     """
@@ -121,7 +122,7 @@ def start_from(method: nn.Module, name_or_path: str | Path, *, only: Sequence[st
     about = card(path)
     tensors = read_tensors(path, sha256_expected=about.get("sha256"))[0]
     networks = {name.split(".")[0] for name in tensors if "." in name}
-    networks &= networks if only is None else set(only)
+    networks = networks - set(getattr(method, "anew", ())) if only is None else networks & set(only)
     shared = {name: network for name, network in method.named_children() if name in networks}
     needs = getattr(method, "needs", method.averaged)
     if missing := sorted(set(needs) - shared.keys()):

@@ -64,7 +64,7 @@ def uniform_posterior_panel(
         low, high = state["cuts"]
         return low, high - low, 1 - high
 
-    def code(state: State, name: str) -> Tensor:
+    def code_of(state: State, name: str) -> Tensor:
         if name == mixed:
             return mixture(torch.cat([known[state[donor]][0][mixed] for donor in donors]), shares(state))
         if name not in means:
@@ -75,7 +75,7 @@ def uniform_posterior_panel(
 
     @torch.inference_mode()
     def draw(state: State):
-        return to_uint8(model.decode({name: code(state, name) for name in model.encoders})[0])
+        return to_uint8(model.decode({name: code_of(state, name) for name in model.encoders})[0])
 
     def upload(data: bytes):
         shown[-1] = as_pictures(data, size)
@@ -86,6 +86,33 @@ def uniform_posterior_panel(
         parts = (f"{100 * share:.0f} % of {LETTERS[state[donor]]}" for donor, share in zip(donors, shares(state), strict=True))
         read_off = {f"{name}_label": known[state[name]][1][name] for name in means if state[name] != LABEL}
         return read_off | {"shares": " · ".join(parts)}
+
+    def code(state: State) -> str:
+        chosen = {state[name] for name in (*donors, *(name for name in model.encoders if name != mixed))}
+        own, labelled = len(pictures) in chosen, any(name in means for name in model.encoders)
+
+        def encoded(index: int, name: str) -> str:
+            picture = "yours" if index == len(pictures) else f"pictures[{index}:{index + 1}]"
+            return f'model.encode({picture})["{name}"]'
+
+        lines = ["import torch", ""]
+        lines += ["from tutorial_lib.data.pictures import as_pictures"] if own else []
+        lines += ["from tutorial_lib.methods.uniform_posterior import mixture", ""]
+        lines += [f"# model, pictures{', means' if labelled else ''}: those of this panel"]
+        lines += [f'yours = as_pictures("yours.png", size={size})  # the file that was uploaded'] if own else []
+        lines += ["with torch.inference_mode():", "    codes = {}"]
+        for name in model.encoders:
+            if name == mixed:
+                people = ", ".join(encoded(state[donor], mixed) for donor in donors)
+                weights = ", ".join(f"{share:.2f}" for share in shares(state))
+                lines += [f"    people = torch.cat([{people}])", f'    codes["{name}"] = mixture(people, [{weights}])']
+                continue
+            index = state[name]
+            source = f'means["{name}"][[{state[f"{name}_label"]}]]' if index == LABEL else encoded(index, name)
+            if name in means:
+                source = f'torch.lerp(means["{name}"][[0]], {source}, {state[f"{name}_strength"]:g})'
+            lines += [f'    codes["{name}"] = {source}']
+        return "\n".join([*lines, f"    image = model.decode(codes)  # (1, 3, {size}, {size}) in [-1, 1]", ""])
 
     def sample(seed: int) -> State:
         random = torch.Generator().manual_seed(seed)
@@ -119,4 +146,6 @@ def uniform_posterior_panel(
         sources=0,
         pictures=[to_uint8(picture[0]) for picture in shown],
         upload=upload,
+        code=code,
+        name="uniform_posterior",
     )
