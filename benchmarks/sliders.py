@@ -27,6 +27,7 @@ from tutorial_lib.widgets.finegan import finegan_panel
 from tutorial_lib.widgets.gmvae import gmvae_panel
 from tutorial_lib.widgets.mixnmatch import mixnmatch_panel
 from tutorial_lib.widgets.panel import Panel
+from tutorial_lib.widgets.uniform_posterior import uniform_posterior_panel
 
 RESULTS = Path(__file__).resolve().parent.parent / "data" / "results" / "sliders.json"
 TARGET = 33  # ms, 95th percentile
@@ -49,6 +50,7 @@ def panels() -> dict[str, Callable[[], Panel]]:
         "ComGAN by hand": composition_panel,
         "DS-ComGAN": lambda: ds_comgan_panel(laptop("ds_comgan")),
         "DS-ComGAN's segmenter": lambda: segmentation_panel(laptop("ds_comgan_segmenter"), birds),
+        "uniform posterior": lambda: uniform_posterior_panel(laptop("uniform_posterior"), faces),
         "GM-VAE": lambda: gmvae_panel(laptop("gmvae"), faces),
     }
 
@@ -61,6 +63,8 @@ def another(control: Widget, random: Random) -> object:
         values = [option[1] if isinstance(option, tuple) else option for option in control.options]
         return random.choice([value for value in values if value != control.value] or values)
     steps = round((control.max - control.min) / control.step)
+    if isinstance(control.value, tuple):  # a range: its lower and its upper end
+        return tuple(sorted(control.min + control.step * random.randint(0, steps) for _ in control.value))
     return type(control.value)(control.min + control.step * random.randint(0, steps))
 
 
@@ -69,8 +73,10 @@ def redraw_times(panel: Panel, changes: int, seed: int = 0) -> np.ndarray:
     times, random = [], Random(seed)
     while len(times) < changes:
         for control in panel.controls.values():
+            if control.disabled or len(times) == changes:
+                continue
             value = another(control, random)
-            if control.disabled or value == control.value or len(times) == changes:
+            if value == control.value:
                 continue
             start = time.perf_counter()
             control.value = value
