@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 
-def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size, without bias."""
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+def conv3x3(in_channels: int, out_channels: int, *, bias: bool = False) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
 
 
 class UpConv(nn.Conv2d):

@@ -20,6 +20,7 @@ from tutorial_lib.methods.comgan import (
     DSComGANConfig,
     GlobalPhi,
     LayerCodes,
+    discriminator,
     is_trivial,
     mask_watch,
 )
@@ -519,3 +520,29 @@ def test_reads_nothing_but_the_picture_of_a_labelled_batch(method):
     torch.manual_seed(1)
     without = other.training_step(OnlyPictures(image=labelled["image"]), codes)
     assert {name: float(loss) for name, loss in with_labels.items()} == {name: float(loss) for name, loss in without.items()}
+
+
+# ---- departures
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_only_a_discriminator_with_biases_tells_a_false_picture_from_a_grey_one(biased, batch):
+    judge = discriminator(replace(SMOKE, critic_bias=biased)).eval()
+    offset = judge.real.bias.detach().clone()
+    with torch.no_grad():
+        for layer in judge.modules():
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None and layer is not judge.real:
+                layer.bias.normal_(std=0.1)
+        full, faint = judge.judge(batch["image"]) - offset, judge.judge(0.1 * batch["image"]) - offset
+    in_proportion = torch.allclose(faint, 0.1 * full, atol=1e-5)
+    assert in_proportion != biased
+
+
+@pytest.mark.parametrize("config", [SMOKE, DS])
+def test_mask_logit_is_added_to_the_masks_logits(config):
+    straight, lower = make(config, mask_logit=0.0).eval(), make(config, mask_logit=-1.0).eval()
+    lower.load_state_dict(straight.state_dict())
+    with torch.no_grad():
+        codes = straight.sample_codes(4, generator=torch.Generator().manual_seed(0))
+        one, other = straight.generate(codes).mask, lower.generate(codes).mask
+    torch.testing.assert_close(other, (one.logit() - 1).sigmoid())

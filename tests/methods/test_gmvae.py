@@ -182,6 +182,43 @@ def test_unknown_label_means_the_total_gaussian():
     torch.testing.assert_close(mixture.place(noise, label), mean)
 
 
+def test_fitted_mixture_is_where_the_likelihood_loss_is_least():
+    mixture = spread_mixture(4, 3)
+    before = mixture.means.detach().clone(), mixture.log_variances.detach().clone()
+    label = torch.tensor([0] * 9 + [1] * 5 + [2] + [-1] * 6)  # of class 2 a single code, of class 3 none, of six no label
+    z = torch.randn(len(label), 3, dtype=torch.float64)
+    mixture.fit(z, label)
+    loss = likelihood_loss(mixture, z[:14], label[:14]).mean()
+    gradients = torch.autograd.grad(loss, [mixture.means, mixture.log_variances])
+    for gradient in gradients:
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-9, rtol=0)
+    torch.testing.assert_close(mixture.log_variances[0].exp(), z[:9].var(0, correction=0))
+    assert torch.equal(mixture.means[2:], before[0][2:])
+    assert torch.equal(mixture.log_variances[2:], before[1][2:])
+
+
+def test_a_class_of_equal_codes_keeps_a_finite_density():
+    mixture = spread_mixture(3, 2)
+    mixture.fit(torch.ones(4, 2, dtype=torch.float64), torch.zeros(4, dtype=torch.int64))
+    assert mixture.log_density(torch.ones(1, 2)).isfinite().all()
+
+
+def test_mixture_is_fitted_to_a_hundred_codes_of_each_class(batch):
+    model = make(n_classes=TRAINING).eval()
+    taken = []
+
+    def batches():
+        while True:
+            taken.append(len(batch["identity"]))
+            yield batch
+
+    model.finish(batches())
+    assert sum(taken) - taken[-1] < 100 * TRAINING <= sum(taken)
+    label = batch["identity"].mode().values
+    codes = model.label_encoder(batch["image"])[batch["identity"] == label]
+    torch.testing.assert_close(model.mixture.means[label], codes.mean(0))
+
+
 def test_placed_noise_follows_the_gaussian_of_its_class():
     mixture = spread_mixture(3, 2)
     label = torch.full((50_000,), 1)

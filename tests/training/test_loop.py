@@ -111,6 +111,35 @@ def test_a_weight_that_is_not_finite_is_never_saved(make_toy, pictures, tmp_path
     assert resumed.records[1]["step"] == 3
 
 
+class Finishing(Toy):
+    """Writes down what it finds at the end of training."""
+
+    finished = ()
+
+    def finish(self, batches):
+        weights = [parameter.clone() for parameter in self.generator.parameters()]
+        self.finished = (*self.finished, (self.training, weights, next(batches)["image"].shape))
+
+
+def test_what_finishes_a_method_is_done_once_in_the_end_with_the_averages(make_toy, pictures):
+    method = make_toy(Finishing)
+    history = train(method, pictures, RUN, progress=False)
+    ((training, weights, shape),) = method.finished
+    assert not training
+    assert shape[0] == RUN.batch_size
+    for found, expected in zip(weights, history.averaged["generator"].parameters(), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_an_interrupted_run_is_not_finished(make_toy, pictures):
+    class Both(Finishing, CtrlCAt):
+        pass
+
+    method = make_toy(Both)
+    assert train(method, pictures, RUN, progress=False).interrupted
+    assert not method.finished
+
+
 def test_average_is_the_recursion_written_out(make_toy, pictures):
     toy, expected = make_toy(), None
     run = dataclasses.replace(RUN, log_every=1)

@@ -288,6 +288,9 @@ class ObjectDiscriminator(nn.Module):
     """D_p and D_c: stride-2 convolutions, a head for each code, and a real/fake head if it judges.
 
     `codes` are the lengths of what the code heads predict; `widths` the channels after each stride.
+
+    biased: the convolutions have biases. Without biases and without BatchNorm (`spectral`), what the trunk sees grows in
+    proportion to a picture's contrast: a generator whose pictures are found false can make them less so by making them grey.
     """
 
     def __init__(
@@ -299,6 +302,7 @@ class ObjectDiscriminator(nn.Module):
         *,
         judges: bool,
         spectral: bool,
+        biased: bool = False,
         channels: int = 3,
     ):
         super().__init__()
@@ -308,13 +312,13 @@ class ObjectDiscriminator(nn.Module):
 
         layers = []
         for i, width in enumerate(widths):
-            layers += [nn.Conv2d(channels, width, 4, 2, 1, bias=False)]
+            layers += [nn.Conv2d(channels, width, 4, 2, 1, bias=biased)]
             layers += [norm(width)] if i else []
             layers += [nn.LeakyReLU(0.2)]
             channels = width
         width, side = head_width, image_size >> len(widths)
-        self.trunk = nn.Sequential(*layers, conv3x3(channels, width), norm(width), nn.LeakyReLU(0.2))
-        self.code_features = nn.Sequential(conv3x3(width, width), norm(width), nn.LeakyReLU(0.2))
+        self.trunk = nn.Sequential(*layers, conv3x3(channels, width, bias=biased), norm(width), nn.LeakyReLU(0.2))
+        self.code_features = nn.Sequential(conv3x3(width, width, bias=biased), norm(width), nn.LeakyReLU(0.2))
         self.code = nn.ModuleList(nn.Conv2d(width, n, side) for n in codes)
         self.real = nn.Conv2d(width, 1, side) if judges else None
         orthogonal_init(self)

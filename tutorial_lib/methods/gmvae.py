@@ -12,6 +12,7 @@ of. The defaults are the published constants for CIFAR-10.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -185,6 +186,17 @@ class Mixture(nn.Module):
         """Mean and log variances (B, d) of each label's Gaussian; label -1, unknown, has the total one."""
         mean, log_variance = self.total()  # appended: index -1 finds it
         return torch.cat([self.means, mean[None]])[label], torch.cat([self.log_variances, log_variance[None]])[label]
+
+    @torch.no_grad()
+    def fit(self, z_s: Tensor, label: Tensor) -> None:
+        """Move the Gaussian of each class with two codes or more to where L_lkd of codes (B, d) with labels (B,) is least."""
+        # argmin L_lkd: μ_c the mean and σ_c² the variance of the class's codes
+        smallest = 1e-6 * self.means.var(0, correction=0)  # of a class whose codes are all but one
+        for c in label[label >= 0].unique():
+            own = z_s[label == c].to(self.means.dtype)
+            if len(own) > 1:
+                self.means[c] = own.mean(0)
+                self.log_variances[c] = own.var(0, correction=0).maximum(smallest).log()
 
     def place(self, noise: Tensor, label: Tensor) -> Tensor:
         """z_s = μ_y + Σ_y^½ ε: standard noise (B, d) moved into the Gaussians of labels (B,)."""
@@ -414,9 +426,9 @@ class GMVAE(nn.Module):
     def decode(self, z_s: Tensor, z_u: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) from codes (B, d_s) and (B, d_u)."""
         # L_lkd has no lower bound: codes, means and deviations that shrink together lower it for ever and leave L_cls as it is.
-        # The decoder sees z_s at the mixture's own scale, so that it does not matter to it how far they have shrunk.
-        mean, log_variance = (moment.detach() for moment in self.mixture.total())
-        return self.decoder((z_s - mean) * torch.exp(-0.5 * log_variance), z_u)
+        # The decoder sees z_s at the scale of the means, so that it does not matter to it how far they have shrunk.
+        means = self.mixture.means.detach()
+        return self.decoder((z_s - means.mean(0)) / means.std(0, correction=0), z_u)
 
     def sample_codes(self, label: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """z_s from the Gaussians of labels (B,), of -1 from the total one, and z_u from N(0, I)."""
@@ -488,6 +500,21 @@ class GMVAE(nn.Module):
         if int(self.step) % self.config.stage_one_updates == 0:
             losses |= self.stage_two(image, label)
         return losses
+
+    @torch.no_grad()
+    def finish(self, batches: Iterable[dict[str, Tensor]]) -> None:
+        """After training: fit the mixture to the codes of about a hundred pictures of each class.
+
+        Gradient steps bring the deviations down from 1 so slowly that codes drawn from a class end among other classes' codes.
+        """
+        codes, labels = [], []
+        for batch in batches:
+            image, label = check_batch(self.config, batch)
+            codes.append(self.label_encoder(image))
+            labels.append(label)
+            if sum(map(len, labels)) >= 100 * self.config.n_classes:
+                break
+        self.mixture.fit(torch.cat(codes), torch.cat(labels))
 
     def stage_one(self, image: Tensor, label: Tensor) -> dict[str, Tensor]:
         """E_s and the mixture learn each other: one update on L_GM."""

@@ -244,6 +244,9 @@ def train(
             hook.remove()
         _set_rates(method, rates, 1.0)
 
+    if hasattr(method, "finish"):  # what remains to be done once, with the averaged weights
+        with averaged_weights(method, averaged):
+            method.finish({key: _move(value, device, memory_format) for key, value in batch.items()} for batch in batches)
     if folder is not None and accelerator.is_main_process:
         with averaged_weights(method, averaged):
             card = {
