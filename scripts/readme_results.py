@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from tutorial_lib.studies import mixnmatch, uniform_posterior
+from tutorial_lib.studies import comgan, gmvae, mixnmatch, uniform_posterior
 from tutorial_lib.studies.finegan import BARS, PAPER, reached
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -181,8 +181,92 @@ def hopkins() -> str:
     return "\n".join(lines) + "\n"
 
 
+def segmentation() -> str:
+    """DS-ComGAN's masks of real pictures beside bars, GrabCut and a supervised network."""
+    f = card(comgan.SHIPPED)["figures"]
+    rows = [
+        ("S, one bird", f["iou"], f["dice"], beside("iou", f["iou"], comgan.BARS)),
+        ("… with the better side of each picture, as in the public code", f["iou.per_image"], None, ""),
+        ("S, several birds", f["several.iou"], f["several.dice"], beside("several.iou", f["several.iou"], comgan.BARS)),
+        ("GrabCut, one bird", f["grabcut.iou"], f["grabcut.dice"], ""),
+        ("the same U-Net, trained on true masks", f["supervised.iou"], f["supervised.dice"], ""),
+    ]
+    cells = [(label, f"{iou:.2f}", "–" if dice is None else f"{dice:.2f}", bar) for label, iou, dice, bar in rows]
+    cells += [("paper: DS-ComGAN, photographs of birds", "0.61", "0.71", "")]
+    return (
+        "\n".join(["| | IoU | Dice | bar, IoU |", "|---|---|---|---|", *("| " + " | ".join(row) + " |" for row in cells)])
+        + "\n"
+    )
+
+
+def layers() -> str:
+    """DS-ComGAN's pictures and control beside FineGAN's and MixNMatch's."""
+    f = card(comgan.SHIPPED)["figures"]
+    rows = [
+        ("FID, oracle features", f["fid"], f["finegan.fid"], f["mixnmatch.fid"], "16.26; 46.68; 45.59"),
+        ("Inception Score", f["is"], f["finegan.is"], f["mixnmatch.is"], "4.79; 4.62; 4.78"),
+    ]
+    lines = ["| | DS-ComGAN | FineGAN | MixNMatch | paper: birds |", "|---|---|---|---|---|"]
+    lines += [f"| {label} | {ours:.1f} | {theirs:.1f} | {third:.1f} | {paper} |" for label, ours, theirs, third, paper in rows]
+    own = {
+        "control.foreground": "control of *f* over texture or shape",
+        "control.background": "control of *b* over background",
+        "pose.r2": "pose explained by *z*, mean R²",
+    }
+    lines += [f"| {label} | {f[name]:.2f} | | | |" for name, label in own.items()]
+    return "\n".join(lines) + "\n"
+
+
+def gradients() -> str:
+    """The three families of ComGAN's paper, by their stored runs."""
+    f = comgan.gradient_figures(comgan.stored_runs())
+    lines = ["| | gradient on a mask | trivial masks | without regulariser: gradient | trivial |", "|---|---|---|---|---|"]
+    for family, name in {"pi1": "Π1", "pi2": "Π2", "comgan": "ComGAN"}.items():
+        cells = [f"{f[f'{prefix}{kind}.{family}']:.2f}" for prefix in ("", "free.") for kind in ("gradient", "trivial")]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(lines) + "\n"
+
+
+SPLIT = {
+    "digits.accuracy": "held-out scanned digits, by the mixture's posterior",
+    "probe.label_from_zs": "who, read off *z_s* by a linear probe, as a share of a supervised network",
+    "probe.label_from_zu_over_chance": "who, read off *z_u*, times chance",
+    "probe.rest_from_zu": "the rest, read off *z_u*, as a share of what the picture gives",
+    "unseen.label": "swaps between strangers after tuning without labels: who",
+    "unseen.rest": "… and the rest",
+}
+
+
+def split() -> str:
+    """The label-relevant VAE beside its bars."""
+    f = card("gmvae")["figures"]
+    rows = [
+        f"| {label} | {f[name]:.2f} | {beside(name, f[name], gmvae.BARS) if name in gmvae.BARS else ''} |"
+        for name, label in SPLIT.items()
+    ]
+    return "\n".join(["| | measured | bar |", "|---|---|---|", *rows]) + "\n"
+
+
+def classes() -> str:
+    """The label-relevant VAE beside its baselines."""
+    f = card("gmvae")["figures"]
+    kinds = {"": "this model", "cvaegan.": "cVAE-GAN", "cvae.": "cVAE", "cgan.": "cGAN"}
+    measures = {
+        "is": ("Inception Score, at most 40", 1), "diversity": ("diversity within a person, 1 − MS-SSIM", 3),
+        "fid": ("FID, oracle features", 1), "moons.coverage": ("three moons, coverage of *y*", 2),
+        "inpaint.psnr": ("PSNR in the hole, dB", 1),
+    }  # fmt: skip
+    lines = [f"| | {' | '.join(kinds.values())} |", "|---|---|---|---|---|"]
+    for measure, (label, digits) in measures.items():
+        first, _, rest = measure.partition(".")
+        names = [f"{first}.{kind}{rest}" if first == "moons" else f"{kind}{measure}" for kind in kinds]
+        lines.append(f"| {label} | {' | '.join(f'{f[name]:.{digits}f}' if name in f else '–' for name in names)} |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
     "bars": bars, "paper": paper, "mixes": mixes, "table3": table3, "attributes": attributes, "hopkins": hopkins,
+    "segmentation": segmentation, "layers": layers, "gradients": gradients, "split": split, "classes": classes,
     "oracle": oracle, "faces": faces,
 }  # fmt: skip
 

@@ -538,11 +538,14 @@ def test_only_a_discriminator_with_biases_tells_a_false_picture_from_a_grey_one(
     assert in_proportion != biased
 
 
-@pytest.mark.parametrize("config", [SMOKE, DS])
-def test_mask_logit_is_added_to_the_masks_logits(config):
-    straight, lower = make(config, mask_logit=0.0).eval(), make(config, mask_logit=-1.0).eval()
-    lower.load_state_dict(straight.state_dict())
-    with torch.no_grad():
-        codes = straight.sample_codes(4, generator=torch.Generator().manual_seed(0))
-        one, other = straight.generate(codes).mask, lower.generate(codes).mask
-    torch.testing.assert_close(other, (one.logit() - 1).sigmoid())
+def test_second_stage_takes_all_but_the_discriminator(tmp_path):
+    first, second = make(DS), make(DS, critic_bias=True)
+    for parameter in first.parameters():
+        torch.nn.init.normal_(parameter)
+    before = weights(second.discriminator)
+    save(first, tmp_path / "first.safetensors", card={})
+    start_from(second, tmp_path / "first.safetensors")
+    for name in ("generator", "foreground_reader", "background_reader"):
+        for one, other in zip(getattr(first, name).parameters(), getattr(second, name).parameters(), strict=True):
+            assert torch.equal(one, other)
+    assert all(map(torch.equal, before, second.discriminator.parameters()))

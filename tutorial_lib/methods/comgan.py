@@ -65,8 +65,7 @@ class ComGANConfig:
     # ---- departures -------------------------------------------------------------------------------------------------------
     spectral_norm: bool = False  # in the discriminators, instead of BatchNorm
     hinge: bool = False  # adversarial loss instead of binary cross entropy
-    critic_bias: bool = False  # the discriminators' convolutions have biases, see `ObjectDiscriminator`
-    mask_logit: float = 0.0  # added to the mask's logits; below 0 the foreground begins as the smaller side
+    critic_bias: bool = False  # the discriminator's convolutions have biases, see `ObjectDiscriminator`
 
     def __post_init__(self):
         if self.family not in FAMILIES:
@@ -129,7 +128,7 @@ class Generator(nn.Module):
     def __init__(self, config: ComGANConfig):
         super().__init__()
         channels, width = config.widths[-1], config.head_width
-        self.stands_on, self.mask_logit = FAMILIES[config.family], config.mask_logit
+        self.stands_on = FAMILIES[config.family]
         self.phi = nn.ModuleDict({name: Phi(config) for name in dict.fromkeys(self.stands_on)})
         self.mask = head(channels, width, config.mask_residuals, channels, 1)
         self.foreground = head(channels, width, config.picture_residuals, channels, 3)
@@ -141,7 +140,7 @@ class Generator(nn.Module):
         for_mask, for_foreground, for_background = (features[name] for name in self.stands_on)
         return Composition(
             foreground=self.foreground(for_foreground).tanh(),
-            mask=(self.mask(for_mask) + self.mask_logit).sigmoid(),
+            mask=self.mask(for_mask).sigmoid(),
             background=self.background(for_background).tanh(),
             feature=for_mask,
         )
@@ -378,7 +377,7 @@ class DSGenerator(nn.Module):
         super().__init__()
         own = config.widths[-1]
         channels = own + sum(config.passed_widths)
-        self.stands_on, self.z_scale, self.mask_logit = FAMILIES[config.family], config.z_scale, config.mask_logit
+        self.stands_on, self.z_scale = FAMILIES[config.family], config.z_scale
         self.phi = nn.ModuleDict({name: GlobalPhi(config) for name in dict.fromkeys(self.stands_on)})
         self.direct = nn.Sequential(conv3x3(own, 3), nn.Tanh()) if config.direct_image else None
         self.mask = head(channels, config.head_width, config.mask_residuals, own, 1)
@@ -391,7 +390,7 @@ class DSGenerator(nn.Module):
         (own, for_mask), (_, for_foreground), (_, for_background) = (features[name] for name in self.stands_on)
         return Composition(
             foreground=self.foreground(for_foreground, codes.f),
-            mask=(self.mask(for_mask) + self.mask_logit).sigmoid(),
+            mask=self.mask(for_mask).sigmoid(),
             background=self.background(for_background, codes.b),
             feature=own,
             direct=None if self.direct is None else self.direct(own),
@@ -403,6 +402,7 @@ class DSComGAN(nn.Module):
 
     name = "ds_comgan"
     averaged = ("generator",)
+    anew = ("discriminator",)  # of the checkpoint that a run starts from: what has lost learns more slowly than a new one
 
     def __init__(self, config: DSComGANConfig):
         super().__init__()
@@ -410,8 +410,7 @@ class DSComGAN(nn.Module):
 
         def reader(n: int) -> ObjectDiscriminator:
             sizes = config.image_size, config.reader_widths, config.reader_head
-            kind = {"spectral": config.spectral_norm, "biased": config.critic_bias}
-            return ObjectDiscriminator(*sizes, (n,), judges=False, **kind)
+            return ObjectDiscriminator(*sizes, (n,), judges=False, spectral=config.spectral_norm)
 
         self.generator, self.discriminator = DSGenerator(config), discriminator(config)
         self.foreground_reader, self.background_reader = reader(config.n_foregrounds), reader(config.n_backgrounds)  # D_f, D_b

@@ -272,7 +272,7 @@ ABLATIONS = {
 
 
 def ablate(
-    folder: Path, *, steps: int = 1000, seed: int = 0, seeds: int = 3, ds_steps: int = 600, samples: int = 1000
+    folder: Path, *, steps: int = 1000, seed: int = 0, seeds: int = 3, ds_steps: int = 400, samples: int = 1000
 ) -> dict[str, dict[str, float]]:
     """The gradient experiment from `seeds` seeds, DS-ComGAN's ablations for `ds_steps` each, and a supervised U-Net.
 
@@ -286,7 +286,7 @@ def ablate(
     for name, change in ABLATIONS.items():
         if (figures.get(name, {}).get("steps"), figures.get(name, {}).get("seed")) == (ds_steps, seed):
             continue
-        preset = PRESETS["ds_comgan"]["laptop"]
+        preset = PRESETS["ds_comgan"]["first"]
         torch.manual_seed(seed)
         model = build(replace(preset.method, **change))
         history = train(model, preset.dataset(), replace(preset.run, steps=ds_steps, seed=seed)).whole()
