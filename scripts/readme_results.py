@@ -232,8 +232,10 @@ SPLIT = {
     "probe.label_from_zs": "who, read off *z_s* by a linear probe, as a share of a supervised network",
     "probe.label_from_zu_over_chance": "who, read off *z_u*, times chance",
     "probe.rest_from_zu": "the rest, read off *z_u*, as a share of what the picture gives",
-    "unseen.label": "swaps between strangers after tuning without labels: who",
+    "unseen.label": "swaps between strangers after tuning on them without labels: who",
     "unseen.rest": "… and the rest",
+    "unseen.beside.label": "… tuned beside the forty with names: who",
+    "unseen.beside.rest": "… and the rest",
 }
 
 

@@ -467,6 +467,8 @@ def evaluate(method: GMVAE, card: dict | None = None, *, samples: int = 5000) ->
         "vae.active_units": stored_figure(runs, "vae", "active_units"),
         "unseen.label": stored_figure(runs, "unseen", "label"),
         "unseen.rest": stored_figure(runs, "unseen", "rest"),
+        "unseen.beside.label": stored_figure(runs, "unseen.beside", "label"),
+        "unseen.beside.rest": stored_figure(runs, "unseen.beside", "rest"),
     }
     given_the_label = stored_figure(runs, "cvaegan", "inpaint.psnr")
     method.eval()
