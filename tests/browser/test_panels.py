@@ -90,6 +90,9 @@ def test_a_key_on_each_slider_changes_the_picture_and_undo_brings_it_back(panel)
             panel.settle()
         for group in panel.groups():
             panel.choose_code(group)
+        for menu in panel.root.locator("select").all():  # the last entry leaves it to the sliders
+            menu.select_option(index=menu.locator("option").count() - 1)
+            panel.settle()
         for handle in panel.sliders():  # a slider may be locked because of where another one is
             if not panel.locked(handle):
                 panel.to_other_end(handle)
