@@ -5,6 +5,7 @@ Each table stands between <!-- results:NAME --> and <!-- /results -->; a test ho
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tutorial_lib.studies import comgan, gmvae, mixnmatch, uniform_posterior
@@ -17,6 +18,12 @@ PLACE = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOTAL
 def card(name: str) -> dict:
     """The card of a shipped checkpoint."""
     return json.loads((ROOT / "data" / "checkpoints" / f"{name}.json").read_text())
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; the first column has no head."""
+    lines = [("", *heads), ("---",) * (1 + len(heads)), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def beside(name: str, value: float, bars: dict[str, tuple[str, float]]) -> str:
@@ -44,7 +51,7 @@ def bars() -> str:
         ("pictures seen in training", f"{about['images']:,}", ""),
         ("training, wall time on one of two cores", f"{about['seconds'] / 60:.0f} minutes", "≤ 120"),
     ]
-    return "\n".join(["| | measured | bar |", "|---|---|---|", *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+    return markdown(("measured", "bar"), rows)
 
 
 def paper() -> str:
@@ -71,8 +78,7 @@ def paper() -> str:
             "0.078",
         ),
     ]
-    head = ["| | here | paper: birds | dogs | cars |", "|---|---|---|---|---|"]
-    return "\n".join([*head, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+    return markdown(("here", "paper: birds", "dogs", "cars"), rows)
 
 
 def oracle() -> str:
@@ -127,24 +133,24 @@ TABLE3 = {
 def mixes() -> str:
     """MixNMatch beside its bars."""
     f = card("mixnmatch")["figures"]
-    rows = [f"| {label} | {f[name]:.2f} | {beside(name, f[name], mixnmatch.BARS)} |" for name, label in MIXES.items()]
+    rows = [(label, f"{f[name]:.2f}", beside(name, f[name], mixnmatch.BARS)) for name, label in MIXES.items()]
     rows += [
-        f"| FID; FineGAN's | {f['fid']:.1f}; {f['finegan.fid']:.1f} | |",
-        f"| clustering NMI, shape; FineGAN's | {f['nmi.shape']:.2f}; {f['finegan.nmi.shape']:.2f} | |",
-        f"| clustering NMI, texture; FineGAN's | {f['nmi.texture']:.2f}; {f['finegan.nmi.texture']:.2f} | |",
+        ("FID; FineGAN's", f"{f['fid']:.1f}; {f['finegan.fid']:.1f}", ""),
+        ("clustering NMI, shape; FineGAN's", f"{f['nmi.shape']:.2f}; {f['finegan.nmi.shape']:.2f}", ""),
+        ("clustering NMI, texture; FineGAN's", f"{f['nmi.texture']:.2f}; {f['finegan.nmi.texture']:.2f}", ""),
     ]
-    return "\n".join(["| | measured | bar |", "|---|---|---|", *rows]) + "\n"
+    return markdown(("measured", "bar"), rows)
 
 
 def table3() -> str:
     """MixNMatch's Table 3, and FID, beside the paper's."""
     f = card("mixnmatch")["figures"]
-    lines = ["| | keypoint L2, pixels of 64 | texture χ² | paper: pixels of 128 | χ² |", "|---|---|---|---|---|"]
+    rows = []
     for row, label in TABLE3.items():
         cells = [f"{f[f'table3.{row}.shape']:.2f}", f"{f[f'table3.{row}.texture']:.3f}"]
         paper = [f"{value:g}" for value in mixnmatch.PAPER_TABLE3.get(row, ())] or ["–", "–"]
-        lines.append(f"| {' | '.join([label, *cells, *paper])} |")
-    return "\n".join(lines) + "\n"
+        rows.append((label, *cells, *paper))
+    return markdown(("keypoint L2, pixels of 64", "texture χ²", "paper: pixels of 128", "χ²"), rows)
 
 
 ATTRIBUTES = {
@@ -163,68 +169,72 @@ def attributes() -> str:
     rows = []
     for name, (label, other) in ATTRIBUTES.items():
         theirs = "–" if other is None else f"{f[other]:.2f}"
-        rows.append(f"| {label} | {f[name]:.2f} | {beside(name, f[name], uniform_posterior.BARS)} | {theirs} |")
+        rows.append((label, f"{f[name]:.2f}", beside(name, f[name], uniform_posterior.BARS), theirs))
     rows += [
-        f"| FID, oracle features | {f['fid']:.1f} | | {f['stargan.fid']:.1f} |",
-        f"| a linear probe's best accuracy for another attribute, times chance | {f['probe.leak']:.1f} | | – |",
+        ("FID, oracle features", f"{f['fid']:.1f}", "", f"{f['stargan.fid']:.1f}"),
+        ("a linear probe's best accuracy for another attribute, times chance", f"{f['probe.leak']:.1f}", "", "–"),
     ]
-    return "\n".join(["| | measured | bar | StarGAN |", "|---|---|---|---|", *rows]) + "\n"
+    return markdown(("measured", "bar", "StarGAN"), rows)
 
 
 def hopkins() -> str:
     """The uniform-posterior paper's Table III beside the paper's."""
-    rows = uniform_posterior.table3(uniform_posterior.stored_runs())
-    lines = ["| | with the loss | without | paper: with | without |", "|---|---|---|---|---|"]
+    measured = uniform_posterior.table3(uniform_posterior.stored_runs())
+    rows = []
     for name, published in uniform_posterior.PAPER_TABLE3.items():
-        cells = [f"{mean:.2f} ± {spread:.2f}" for mean, spread in (rows[True][name], rows[False][name], *published)]
-        lines.append(f"| {' | '.join([name, *cells])} |")
-    return "\n".join(lines) + "\n"
+        pairs = measured[True][name], measured[False][name], *published
+        rows.append((name, *(f"{mean:.2f} ± {spread:.2f}" for mean, spread in pairs)))
+    return markdown(("with the loss", "without", "paper: with", "without"), rows)
 
 
 def segmentation() -> str:
     """DS-ComGAN's masks of real pictures beside bars, GrabCut and a supervised network."""
     f = card(comgan.SHIPPED)["figures"]
+
+    def row(label: str, prefix: str, bar: str = "") -> tuple[str, str, str, str]:
+        return label, f"{f[f'{prefix}iou']:.2f}", f"{f[f'{prefix}dice']:.2f}", bar
+
+    photographs = comgan.PAPER_SEGMENTATION["DS-ComGAN"][0].split(" / ")
     rows = [
-        ("S, one bird", f["iou"], f["dice"], beside("iou", f["iou"], comgan.BARS)),
-        ("… with the better side of each picture, as in the public code", f["iou.per_image"], None, ""),
-        ("S, several birds", f["several.iou"], f["several.dice"], beside("several.iou", f["several.iou"], comgan.BARS)),
-        ("GrabCut, one bird", f["grabcut.iou"], f["grabcut.dice"], ""),
-        ("the same U-Net, trained on true masks", f["supervised.iou"], f["supervised.dice"], ""),
+        row("S, one bird", "", beside("iou", f["iou"], comgan.BARS)),
+        ("… with the better side of each picture, as in the public code", f"{f['iou.per_image']:.2f}", "–", ""),
+        row("S, several birds", "several.", beside("several.iou", f["several.iou"], comgan.BARS)),
+        row("GrabCut, one bird", "grabcut."),
+        row("the same U-Net, trained on true masks", "supervised."),
+        ("paper: DS-ComGAN, photographs of birds", *(f"{float(percent) / 100:.2f}" for percent in photographs), ""),
     ]
-    cells = [(label, f"{iou:.2f}", "–" if dice is None else f"{dice:.2f}", bar) for label, iou, dice, bar in rows]
-    cells += [("paper: DS-ComGAN, photographs of birds", "0.61", "0.71", "")]
-    return (
-        "\n".join(["| | IoU | Dice | bar, IoU |", "|---|---|---|---|", *("| " + " | ".join(row) + " |" for row in cells)])
-        + "\n"
-    )
+    return markdown(("IoU", "Dice", "bar, IoU"), rows)
 
 
 def layers() -> str:
     """DS-ComGAN's pictures and control beside FineGAN's and MixNMatch's."""
     f = card(comgan.SHIPPED)["figures"]
+    models = {"DS-ComGAN": "", "FineGAN": "finegan.", "MixNMatch": "mixnmatch."}
+    published = zip(*(comgan.PAPER_PICTURES[model][0].split(" / ") for model in models), strict=True)  # birds
     rows = [
-        ("FID, oracle features", f["fid"], f["finegan.fid"], f["mixnmatch.fid"], "16.26; 46.68; 45.59"),
-        ("Inception Score", f["is"], f["finegan.is"], f["mixnmatch.is"], "4.79; 4.62; 4.78"),
+        (label, *(f"{f[prefix + name]:.1f}" for prefix in models.values()), "; ".join(paper))
+        for (name, label), paper in zip(
+            {"fid": "FID, oracle features", "is": "Inception Score"}.items(), published, strict=True
+        )
     ]
-    lines = ["| | DS-ComGAN | FineGAN | MixNMatch | paper: birds |", "|---|---|---|---|---|"]
-    lines += [f"| {label} | {ours:.1f} | {theirs:.1f} | {third:.1f} | {paper} |" for label, ours, theirs, third, paper in rows]
     own = {
         "control.foreground": "control of *f* over texture or shape",
         "control.background": "control of *b* over background",
         "pose.r2": "pose explained by *z*, mean R²",
     }
-    lines += [f"| {label} | {f[name]:.2f} | | | |" for name, label in own.items()]
-    return "\n".join(lines) + "\n"
+    rows += [(label, f"{f[name]:.2f}", "", "", "") for name, label in own.items()]
+    return markdown((*models, "paper: birds"), rows)
 
 
 def gradients() -> str:
     """The three families of ComGAN's paper, by their stored runs."""
     f = comgan.gradient_figures(comgan.stored_runs())
-    lines = ["| | gradient on a mask | trivial masks | without regulariser: gradient | trivial |", "|---|---|---|---|---|"]
-    for family, name in {"pi1": "Π1", "pi2": "Π2", "comgan": "ComGAN"}.items():
-        cells = [f"{f[f'{prefix}{kind}.{family}']:.2f}" for prefix in ("", "free.") for kind in ("gradient", "trivial")]
-        lines.append(f"| {' | '.join([name, *cells])} |")
-    return "\n".join(lines) + "\n"
+    columns = [f"{prefix}{kind}" for prefix in ("", "free.") for kind in ("gradient", "trivial")]
+    rows = [
+        (name, *(f"{f[f'{column}.{family}']:.2f}" for column in columns))
+        for family, name in {"pi1": "Π1", "pi2": "Π2", "comgan": "ComGAN"}.items()
+    ]
+    return markdown(("gradient on a mask", "trivial masks", "without regulariser: gradient", "trivial"), rows)
 
 
 SPLIT = {
@@ -243,10 +253,10 @@ def split() -> str:
     """The label-relevant VAE beside its bars."""
     f = card("gmvae")["figures"]
     rows = [
-        f"| {label} | {f[name]:.2f} | {beside(name, f[name], gmvae.BARS) if name in gmvae.BARS else ''} |"
+        (label, f"{f[name]:.2f}", beside(name, f[name], gmvae.BARS) if name in gmvae.BARS else "")
         for name, label in SPLIT.items()
     ]
-    return "\n".join(["| | measured | bar |", "|---|---|---|", *rows]) + "\n"
+    return markdown(("measured", "bar"), rows)
 
 
 def classes() -> str:
@@ -258,12 +268,12 @@ def classes() -> str:
         "fid": ("FID, oracle features", 1), "moons.coverage": ("three moons, coverage of *y*", 2),
         "inpaint.psnr": ("PSNR in the hole, dB", 1),
     }  # fmt: skip
-    lines = [f"| | {' | '.join(kinds.values())} |", "|---|---|---|---|---|"]
+    rows = []
     for measure, (label, digits) in measures.items():
         first, _, rest = measure.partition(".")
         names = [f"{first}.{kind}{rest}" if first == "moons" else f"{kind}{measure}" for kind in kinds]
-        lines.append(f"| {label} | {' | '.join(f'{f[name]:.{digits}f}' if name in f else '–' for name in names)} |")
-    return "\n".join(lines) + "\n"
+        rows.append((label, *(f"{f[name]:.{digits}f}" if name in f else "–" for name in names)))
+    return markdown(tuple(kinds.values()), rows)
 
 
 TABLES = {

@@ -218,6 +218,16 @@ class PanelPage:
             "handle => !!handle.closest('.noUi-target[disabled]') || handle.ariaValueMin === handle.ariaValueMax"
         )
 
+    @staticmethod
+    def range_is_free(handle) -> bool:
+        """Whether it is one of a range's two handles and neither is in the other's way."""
+        return handle.evaluate(
+            """handle => {
+                const handles = [...handle.closest('.noUi-target').querySelectorAll('[role=slider]')];
+                return handles.length > 1 && handles.every(one => one.ariaValueMin !== one.ariaValueMax);
+            }"""
+        )
+
     def free_slider(self):
         """The last slider that can be moved; if a picture is chosen in the place of each, a code is chosen first."""
         for group in [None, *reversed(self.groups())]:
