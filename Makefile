@@ -39,7 +39,8 @@ lint: setup ## code style and the direction of imports
 notebooks: setup ## run every notebook and store its outputs (one: NOTEBOOKS=notebooks/01_finegan.ipynb)
 	$(BIN)/python -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.kernel_name=python3 \
 	  --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False \
-	  --ExecutePreprocessor.store_widget_state=False --CoalesceStreamsPreprocessor.enabled=True $(NOTEBOOKS)
+	  --ExecutePreprocessor.store_widget_state=False $(NOTEBOOKS)
+	$(BIN)/python -m nbconvert --to notebook --inplace --CoalesceStreamsPreprocessor.enabled=True $(NOTEBOOKS)
 
 checkpoints: setup ## retrain what data/checkpoints ships (hours)
 	@echo "Training $(TRAINED), then the ablations: about twelve hours on one CPU core; less on a GPU."

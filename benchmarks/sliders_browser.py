@@ -2,7 +2,7 @@
 
     python benchmarks/sliders_browser.py [--changes 100] [--drags 5] [notebooks/01_finegan.ipynb …]
 
-Writes data/results/sliders_browser.json. Needs Chromium. Browser and kernel share the machine, and its clock.
+Writes data/results/sliders_browser.json, notebook by notebook. Needs Chromium. Browser and kernel share the machine, and its clock.
 """
 
 import argparse
@@ -137,11 +137,11 @@ def main() -> None:
             page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
             page.close()
             result[notebook.stem] = measured
+            RESULTS.write_text(json.dumps(result, indent=2) + "\n")  # minutes lie between two notebooks
             shares = " + ".join(f"{name.replace('_', ' ')} {measured[f'{name}_ms']}" for name in PARTS)
             print(f"{notebook.stem}: median {measured['median_ms']} ms ({shares}), 95th percentile {measured['p95_ms']} ms")
             print(f"    a drag of 100 events: {measured['drag_pictures']} pictures, the last {measured['drag_ms']} ms after it")
         browser.close()
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ A cluster, typed on each machine with its rank:
 A batch that does not fit is computed in parts (`--run.accumulate 4`), see accumulation.py; what a run will take, plan.py says.
 
 The loop is blind to the algorithm: a method owns its networks and optimisers and does one whole update in
-`training_step(batch)`, which returns named losses.
+`training_step(batch)`, which returns named losses. What remains to be done once, when the last step is made and the averaged
+weights are in place, it does in `finish(batches)`, if it has that.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ def train(
 
     data: a map-style data set; whole batches are fetched through its `__getitems__` and `collate` if it has them.
     folder: gets metrics.jsonl (a line every `log_every` steps), snapshot.safetensors (every `snapshot_every`) and in
-        the end model.safetensors with its card, averaged weights in place. None: nothing is written.
+        the end, after the method's `finish`, model.safetensors with its card, averaged weights in place. None: nothing is
+        written.
     resume: go on from the folder's snapshot, to the numbers of a run that never stopped; starts anew if there is none.
     callbacks: called with a Progress at every line of the log, in the main process; what they draw is not the run's.
     about: more entries for the model's card.
