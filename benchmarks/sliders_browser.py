@@ -2,7 +2,8 @@
 
     python benchmarks/sliders_browser.py [--changes 100] [--drags 5] [notebooks/01_finegan.ipynb …]
 
-Writes data/results/sliders_browser.json, notebook by notebook. Needs Chromium. Browser and kernel share the machine, and its clock.
+Writes data/results/sliders_browser.json, notebook by notebook. Needs Chromium. Browser and kernel share the machine and its
+clock.
 """
 
 import argparse

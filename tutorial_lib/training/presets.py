@@ -161,12 +161,12 @@ _FINEGAN = {
         FineGANConfig(
             # 64 x 64 in one to two hours on two cores: a 20th of the published generator's work a picture.
             image_size=64, z_dim=12, **_BIRDS, width=48, background_widths=(40, 32, 16, 8), parent_width=128,
-            parent_widths=(96, 64, 32, 8), child_width=12, parent_residuals=1, child_residuals=1, background_size=64,
-            background_critic=((24, 2), (48, 2)), object_widths=(32, 64, 128, 192), head_width=192,
-            reader_widths=(12, 24, 48, 64), **_STEADY,
+            parent_widths=(96, 64, 32, 16), child_width=16, parent_residuals=1, child_residuals=1, background_size=64,
+            background_critic=((24, 2), (48, 2)), object_widths=(48, 96, 192, 192), head_width=192,
+            reader_widths=(12, 24, 48, 64), **_STEADY, critic_bias=True,
         ),
         data={"size": 64, "length": 50_000, "wander": 1.0},
-        run=RunSettings(steps=9000, batch_size=16, ema_decay=0.998, decay_from=0.6, log_every=50, snapshot_every=250),
+        run=RunSettings(steps=8000, batch_size=16, ema_decay=0.998, decay_from=0.6, log_every=50, snapshot_every=250),
     ),
     "paper": Preset(
         FineGANConfig(),
@@ -180,7 +180,8 @@ _FINEGAN = {
 
 def _infogan(preset: str, width: int, widths: tuple[int, ...]) -> Preset:
     base = _FINEGAN[preset]
-    names = ("image_size", "z_dim", "object_widths", "head_width", "learning_rate", "betas", "spectral_norm", "hinge")
+    names = ("image_size", "z_dim", "object_widths", "head_width", "learning_rate", "betas")
+    names += ("spectral_norm", "critic_bias", "hinge")
     same = {name: getattr(base.method, name) for name in names}
     config = InfoGANConfig(n_classes=base.method.n_children, width=width, widths=widths, **same)
     # As many updates of the discriminator as FineGAN's D_c gets.
@@ -267,11 +268,7 @@ _MIXNMATCH = {
 
 # As for FineGAN: with published losses and rates D wins at this size.
 _STEADY_COMGAN = {name: _STEADY[name] for name in ("spectral_norm", "hinge", "learning_rate", "betas")}
-_LAYERS = {
-    "n_foregrounds": len(TEXTURES),
-    "n_backgrounds": len(BACKGROUNDS),
-    "tie_background": _STEADY["tie_background"],
-}
+_LAYERS = {"n_foregrounds": len(TEXTURES), "n_backgrounds": len(BACKGROUNDS), "tie_background": _STEADY["tie_background"]}
 
 # The other families are `replace(config, family="pi1")`: same sizes, losses and budget.
 _COMGAN = {
