@@ -65,7 +65,6 @@ class InfoGANConfig:
     learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
     spectral_norm: bool = False
-    critic_bias: bool = False
     hinge: bool = False
     information_weight: float = 1.0
 
@@ -91,7 +90,6 @@ class InfoGAN(nn.Module):
             (config.n_classes,),
             judges=True,
             spectral=config.spectral_norm,
-            biased=config.critic_bias,
         )
         reader = [*self.discriminator.code_features.parameters(), *self.discriminator.code.parameters()]
         judge = [*self.discriminator.trunk.parameters(), *self.discriminator.real.parameters()]

@@ -67,7 +67,6 @@ class FineGANConfig:
 
     # ---- departures -------------------------------------------------------------------------------------------------------
     spectral_norm: bool = False  # in the discriminators, instead of BatchNorm in D_p and D_c
-    critic_bias: bool = False  # D_c's convolutions have biases, see `ObjectDiscriminator`
     hinge: bool = False  # adversarial loss instead of binary cross entropy
     tie_background: bool = True  # b = c in training, as published; otherwise b is drawn on its own
     z_background: int | None = None  # how many of z's first components the background stage sees (all), the parent the rest
@@ -435,9 +434,8 @@ class FineGAN(nn.Module):
             size, widths, width, (config.n_parents,), channels=channels, **reads
         )
         self.child_discriminator = ObjectDiscriminator(  # D_c and Q_c
-            size, config.object_widths, config.head_width, (config.n_children,), judges=True, spectral=spectral,
-            biased=config.critic_bias,
-        )  # fmt: skip
+            size, config.object_widths, config.head_width, (config.n_children,), judges=True, spectral=spectral
+        )
         readers = [*self.parent_reader.parameters(), *self.child_discriminator.code_features.parameters()]
         readers += self.child_discriminator.code.parameters()
         if config.pose_information:

@@ -161,12 +161,12 @@ _FINEGAN = {
         FineGANConfig(
             # 64 x 64 in one to two hours on two cores: a 20th of the published generator's work a picture.
             image_size=64, z_dim=12, **_BIRDS, width=48, background_widths=(40, 32, 16, 8), parent_width=128,
-            parent_widths=(96, 64, 32, 16), child_width=16, parent_residuals=1, child_residuals=1, background_size=64,
-            background_critic=((24, 2), (48, 2)), object_widths=(48, 96, 192, 192), head_width=192,
-            reader_widths=(12, 24, 48, 64), **_STEADY, critic_bias=True,
+            parent_widths=(96, 64, 32, 8), child_width=12, parent_residuals=1, child_residuals=1, background_size=64,
+            background_critic=((24, 2), (48, 2)), object_widths=(32, 64, 128, 192), head_width=192,
+            reader_widths=(12, 24, 48, 64), **_STEADY,
         ),
         data={"size": 64, "length": 50_000, "wander": 1.0},
-        run=RunSettings(steps=8000, batch_size=16, ema_decay=0.998, decay_from=0.6, log_every=50, snapshot_every=250),
+        run=RunSettings(steps=9000, batch_size=16, ema_decay=0.998, decay_from=0.6, log_every=50, snapshot_every=250),
     ),
     "paper": Preset(
         FineGANConfig(),
@@ -180,8 +180,7 @@ _FINEGAN = {
 
 def _infogan(preset: str, width: int, widths: tuple[int, ...]) -> Preset:
     base = _FINEGAN[preset]
-    names = ("image_size", "z_dim", "object_widths", "head_width", "learning_rate", "betas")
-    names += ("spectral_norm", "critic_bias", "hinge")
+    names = ("image_size", "z_dim", "object_widths", "head_width", "learning_rate", "betas", "spectral_norm", "hinge")
     same = {name: getattr(base.method, name) for name in names}
     config = InfoGANConfig(n_classes=base.method.n_children, width=width, widths=widths, **same)
     # As many updates of the discriminator as FineGAN's D_c gets.
