@@ -9,6 +9,7 @@ clock.
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +24,7 @@ from tutorial_lib.training.checkpoints import machine
 
 RESULTS = ROOT / "data" / "results" / "sliders_browser.json"
 TARGETS = {"median_ms": 50, "p95_ms": 100, "drag_ms": 150}
+UNDISTURBED = 0.3  # seconds after a key in which nothing is asked of page or kernel
 PARTS = ("to_kernel", "kernel", "to_page", "paint")
 
 # Milliseconds since 1970: of the last key, a slider's last new value, the picture's new bytes, and their painting.
@@ -80,6 +82,7 @@ def key_times(panel: PanelPage, changes: int) -> np.ndarray:
         panel.page.evaluate("window.marks.pictures = []; window.marks.painted = 0")
         panel.page.evaluate(ASK, "drawings.clear()")
         panel.page.keyboard.press("ArrowLeft" if value == high or turn // len(handles) % 2 else "ArrowRight")
+        time.sleep(UNDISTURBED)
         panel.settle()
         panel.page.wait_for_function(PAINTED)
         marks = panel.page.evaluate("window.marks")
