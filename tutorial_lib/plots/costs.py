@@ -49,7 +49,7 @@ def saving_bars(steps: Mapping[str, Mapping], title: str, reference: str = "fp32
     if reference not in steps:
         raise ValueError(f"steps has no {reference!r}; it has {', '.join(steps) or 'nothing'}")
     ratios = {name: step["images_per_second"] / steps[reference]["images_per_second"] for name, step in steps.items()}
-    figure = new_figure(5.6, 0.26 * len(ratios) + 0.7)
+    figure = new_figure(7.0, 0.26 * len(ratios) + 0.7)
     axes = figure.subplots()
     places = range(len(ratios), 0, -1)
     shades = [PALETTE[0] if "without" not in name and "no savings" not in name else PALETTE[6] for name in ratios]
