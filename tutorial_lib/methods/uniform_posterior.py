@@ -66,7 +66,6 @@ class UniformPosteriorConfig(AttributeConfig):
     decoder_widths: tuple[int, ...] = (64, 32)
     classifier_widths: tuple[int, ...] = (64, 128)  # of stride-2 convolutions (Table II)
     critic_widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)  # likewise
-    critic_updates: int = 1  # for each of the others
     # The weights λ of the loss terms (Eq. 8); published: 10 for these two, 1 for the others.
     reconstruction_weight: float = 10.0
     gradient_penalty: float = 10.0
@@ -74,6 +73,9 @@ class UniformPosteriorConfig(AttributeConfig):
     disentanglement_weight: float = 1.0
     code_classification_weight: float = 1.0
     picture_classification_weight: float = 1.0
+
+    # ---- departures -------------------------------------------------------------------------------------------------------
+    judge_rate: float | None = None  # of the critic and the classifiers (Heusel et al. 2017); None: learning_rate
 
     def __post_init__(self):
         super().__post_init__()
@@ -89,8 +91,8 @@ class UniformPosteriorConfig(AttributeConfig):
                 f"decoder_widths needs one entry less than encoder_widths, to return to the size of the picture: "
                 f"got {len(self.decoder_widths)} and {len(self.encoder_widths)}"
             )
-        if self.critic_updates < 1:
-            raise ValueError(f"critic_updates must be at least 1, got {self.critic_updates}")
+        if self.judge_rate is not None and not self.judge_rate > 0:
+            raise ValueError(f"judge_rate must be greater than 0, got {self.judge_rate}")
         entry = (self.classifier_widths[-1], *[self.image_size >> len(self.classifier_widths)] * 2)
         if self.code_shape != entry:
             raise ValueError(
@@ -308,8 +310,6 @@ class UniformPosterior(nn.Module):
 
     name = "uniform_posterior"
     averaged = ("encoders", "decoder", "classifiers")
-    # Not taken over by a run that starts from this one: a critic that lost to its generator learns more slowly than a new one.
-    anew = ("critic",)
 
     def __init__(self, config: UniformPosteriorConfig):
         super().__init__()
@@ -319,14 +319,15 @@ class UniformPosterior(nn.Module):
         self.classifiers = nn.ModuleDict({name: Classifier(config, n_classes) for name, n_classes in config.attributes})
         self.critic = Critic(config.critic_widths)
 
-        def adam(*networks: nn.Module) -> torch.optim.Adam:
+        def adam(rate: float, *networks: nn.Module) -> torch.optim.Adam:
             parameters = [parameter for network in networks for parameter in network.parameters()]
-            return torch.optim.Adam(parameters, lr=config.learning_rate, betas=config.betas)
+            return torch.optim.Adam(parameters, lr=rate, betas=config.betas)
 
+        judges = config.learning_rate if config.judge_rate is None else config.judge_rate
         self.optimizers = {
-            "critic": adam(self.critic),
-            "classifiers": adam(self.classifiers),
-            "generator": adam(self.encoders, self.decoder),
+            "critic": adam(judges, self.critic),
+            "classifiers": adam(judges, self.classifiers),
+            "generator": adam(config.learning_rate, self.encoders, self.decoder),
         }
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
@@ -432,25 +433,17 @@ class UniformPosterior(nn.Module):
     # ---- training
 
     def training_step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """One update of the critic; every `critic_updates` steps, of the classifiers and of encoders and decoder too."""
+        """One update of the critic, one of the classifiers, and one of encoders and decoder; returns the losses."""
         config = self.config
         image, labels = check_batch(config, batch)
-        self.step += 1
-        trains_all = int(self.step) % config.critic_updates == 0
-        with torch.set_grad_enabled(trains_all):
-            codes = self._encode(image)
-            shuffled, expected = shuffle(codes, labels)
-            if trains_all:
-                both = {name: torch.cat([code, shuffled[name]]) for name, code in codes.items()}
-                again, mixed = self.decode(both).float().chunk(2)  # D(E(x)) and x̃'
-            else:
-                mixed = self.decode(shuffled).float()
+        codes = self._encode(image)
+        shuffled, expected = shuffle(codes, labels)
+        both = {name: torch.cat([code, shuffled[name]]) for name, code in codes.items()}
+        again, mixed = self.decode(both).float().chunk(2)  # D(E(x)) and x̃'
 
         # D: −L_adv
         d, penalty = wasserstein_loss(self.critic, image, mixed.detach(), config.gradient_penalty)
         _update(self.optimizers["critic"], d)
-        if not trains_all:
-            return {"d": d.detach(), "penalty": penalty.detach()}
 
         # C: −log C_m(y_m | x) of real pictures with their true labels, and of nothing else
         c = classification_loss({name: classify(image) for name, classify in self.classifiers.items()}, labels)
@@ -468,6 +461,7 @@ class UniformPosterior(nn.Module):
                 "rec": config.reconstruction_weight * F.l1_loss(again, image),  # E |x − D(E(x))|              (Eq. 2)
             }
             _update(self.optimizers["generator"], sum(losses.values()))
+        self.step += 1
         losses |= {"d": d, "penalty": penalty, "c": c}
         return {name: loss.detach() for name, loss in losses.items()}
 
