@@ -155,7 +155,8 @@ def table3() -> str:
 
 
 ATTRIBUTES = {
-    "synthesis.accuracy": ("results with the donor's expression, by the oracle", "stargan.accuracy"),
+    "synthesis.accuracy": ("results with the donor's expression, from the donor's code", "stargan.accuracy"),
+    "label.accuracy": ("… from the mean code of the expression, as good as the label that StarGAN gets", "stargan.accuracy"),
     "intensity": ("strength of the donor's expression and of the result's, correlation", "stargan.intensity"),
     "identity.kept": ("results nearest to the right one of eight strangers", None),
     "own.accuracy": ("own attribute read off its code, the worst", None),
@@ -171,7 +172,9 @@ def attributes() -> str:
     for name, (label, other) in ATTRIBUTES.items():
         theirs = "–" if other is None else f"{f[other]:.2f}"
         rows.append((label, f"{f[name]:.2f}", beside(name, f[name], uniform_posterior.BARS), theirs))
+    swaps = ", ".join(f"{f[f'swap.{name}']:.2f}" for name in ("identity", "illumination", "gaze"))
     rows += [
+        ("results with the donor's identity, illumination, gaze", swaps, "", "–"),
         ("FID, oracle features", f"{f['fid']:.1f}", "", f"{f['stargan.fid']:.1f}"),
         ("a linear probe's best accuracy for another attribute, times chance", f"{f['probe.leak']:.1f}", "", "–"),
     ]

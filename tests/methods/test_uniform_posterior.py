@@ -113,7 +113,7 @@ def test_published_step_runs_on_a_processor_and_trains_every_network():
         ({"critic_widths": (4,) * 6}, "critic_widths halves a picture of 32 pixels 6 times"),
         ({"image_size": 34}, "encoder_widths halves a picture of 34 pixels 2 times"),
         ({"encoder_widths": (4,), "decoder_widths": ()}, "encoder_widths halves .* 0 times"),
-        ({"critic_updates": 0}, "critic_updates must be at least 1, got 0"),
+        ({"judge_rate": 0.0}, "judge_rate must be greater than 0, got 0.0"),
         ({"attributes": ()}, "attributes is empty"),
         ({"attributes": (("gaze", 3), ("gaze", 4))}, "names of their own.*gaze, gaze"),
         ({"attributes": (("rest", 3),)}, "other than 'rest' and 'image'"),
@@ -253,15 +253,27 @@ def test_step_returns_finite_losses_and_leaves_nothing_frozen(batch):
     assert int(model.step) == 1
 
 
-def test_critic_is_kept_ahead_by_so_many_updates(batch):
-    model = make(critic_updates=3)
-    moved = []
-    for _ in range(6):
-        before = {name: weights(child) for name, child in model.named_children()}
-        losses = model.training_step(batch)
-        moved.append({name for name, child in model.named_children() if not same(before[name], child)})
-        assert ("rec" in losses) == (len(moved) % 3 == 0)
-    assert moved == 2 * [{"critic"}, {"critic"}, {"critic", "classifiers", "encoders", "decoder"}]
+def test_hinge_takes_the_place_of_the_wasserstein_loss_and_bounds_the_critic(batch):
+    model, scores = make(hinge=True), []
+    hook = model.critic.register_forward_hook(lambda critic, images, score: scores.append(score.detach()))
+    losses = model.training_step(batch)
+    hook.remove()
+    assert losses.keys() == {"adversarial", "dis", "cls_code", "cls_picture", "rec", "d", "c"}
+    real, mixed, _ = scores  # the third is the generator's
+    torch.testing.assert_close(losses["d"], (1 - real).clamp(min=0).mean() + (1 + mixed).clamp(min=0).mean())
+    for _ in range(20):  # each forward pass in train mode is a step of the power iteration
+        model.critic(batch["image"])
+    layers = [layer for layer in model.critic.modules() if isinstance(layer, nn.Conv2d)]
+    norms = [float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) for layer in layers]
+    assert len(norms) == 1 + len(SMOKE.critic_widths) and norms == pytest.approx([1.0] * len(norms), abs=0.05)
+
+
+def test_judges_may_have_a_rate_of_their_own():
+    def rates(**changes) -> dict[str, float]:
+        return {name: optimizer.param_groups[0]["lr"] for name, optimizer in make(**changes).optimizers.items()}
+
+    assert rates(learning_rate=0.1) == {"critic": 0.1, "classifiers": 0.1, "generator": 0.1}
+    assert rates(learning_rate=0.1, judge_rate=0.3) == {"critic": 0.3, "classifiers": 0.3, "generator": 0.1}
 
 
 @pytest.mark.parametrize(

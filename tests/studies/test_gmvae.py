@@ -22,8 +22,7 @@ KEYS = [
     "moons.coverage", "moons.cvaegan.coverage", "digits.accuracy", *QUALITY,
     *(f"{kind}.{name}" for kind in ("cvae", "cvaegan", "cgan") for name in QUALITY),
     "probe.label_from_zs", "probe.label_from_zu_over_chance", "probe.rest_from_zu", "active_units", "vae.active_units",
-    "unseen.label", "unseen.rest", "unseen.beside.label",
-    "unseen.beside.rest", "inpaint.psnr", "cvaegan.inpaint.psnr",
+    "unseen.label", "unseen.rest", "unseen.beside.label", "unseen.beside.rest", "inpaint.psnr", "cvaegan.inpaint.psnr",
 ]  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from tutorial_lib.training.presets import PRESETS, build
 KEYS = {
     "hopkins.with", "hopkins.without", "hopkins.with.worst", "hopkins.without.worst", "entropy.expression_from_identity",
     "entropy.identity_from_expression", "own.accuracy", "synthesis.accuracy", "fid", "stargan.fid", "stargan.accuracy",
-    "intensity", "stargan.intensity", "identity.kept", "probe.leak",
+    "intensity", "stargan.intensity", "identity.kept", "probe.leak", "label.accuracy", "label.fid",
+    "swap.identity", "swap.expression", "swap.illumination", "swap.gaze",
 }  # fmt: skip
 
 
@@ -189,6 +190,47 @@ def test_true_answers_score_as_well_as_the_oracle_reads():
     assert result.accuracy() > 0.95
     assert result.intensity() > 0.95
     assert result.kept(study.gallery(oracle, 200)) == 1
+
+
+def test_means_of_labels_take_the_place_of_the_donors_codes(model, oracle):
+    means = study.mean_expressions(model, 60)
+    seen = PaperFaces(32, length=60, seed=study.SEED + 6).batch(range(60))
+    surprised = seen["image"][seen["expression"] == 3]
+    torch.testing.assert_close(means[3], model.encode(surprised)["expression"].mean(0))
+    (target, donor), given = next(study.pairs(32, 8)), []
+
+    def swap(image, *, expression):
+        given.append((image, expression))
+        return image
+
+    study.synthesise(SimpleNamespace(config=model.config, swap=swap), oracle, 8, means=means)
+    ((image, codes),) = given
+    assert torch.equal(image, target["image"]) and torch.equal(codes, means[donor["expression"]])
+
+
+class Everything(Truth):
+    """A model whose code of any attribute is the whole picture."""
+
+    config, classifiers = SimpleNamespace(image_size=64), dict.fromkeys(("identity", "illumination", "gaze"))
+    attributes: tuple[str, ...] = ()
+
+    def encode(self, image):
+        return image
+
+    def swap(self, image, **donors):
+        ((attribute, donor),) = donors.items()
+        return donor if attribute in self.attributes else image
+
+
+def test_single_swaps_tell_which_attributes_came_from_the_donor():
+    oracle, model = checkpoints.load("face_oracle"), Everything(60)
+    model.attributes = ("identity", "gaze")
+    shares = study.single_swaps(model, oracle, 60)
+    assert shares.keys() == {"swap.identity", "swap.illumination", "swap.gaze"}
+    assert min(shares["swap.identity"], shares["swap.gaze"]) > 0.98
+    batches = list(study.pairs(64, 60))
+    alike = sum(int((target["illumination"] == donor["illumination"]).sum()) for target, donor in batches) / 60
+    assert shares["swap.illumination"] == pytest.approx(alike, abs=0.02)
 
 
 class Unchanged(Truth):

@@ -180,12 +180,12 @@ def test_start_takes_only_what_it_is_told(tmp_path):
 
 
 def test_start_leaves_new_what_the_method_wants_new(tmp_path):
-    first, second = (presets.build(presets.PRESETS["uniform_posterior"]["smoke"].method) for _ in range(2))
+    first, second = (presets.build(presets.PRESETS["ds_comgan"]["smoke"].method) for _ in range(2))
     path = checkpoints.save(first, tmp_path / "first.safetensors", card={})
-    before = [value.clone() for value in second.critic.parameters()]
+    before = [value.clone() for value in second.discriminator.parameters()]
     checkpoints.start_from(second, path)
-    assert all(torch.equal(a, b) for a, b in zip(second.decoder.parameters(), first.decoder.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(second.critic.parameters(), before, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(second.generator.parameters(), first.generator.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(second.discriminator.parameters(), before, strict=True))
 
 
 def test_start_without_what_the_method_needs_is_named(tmp_path):

@@ -59,10 +59,10 @@ def test_infogan_is_of_finegans_size():
     assert sizes[1] == pytest.approx(sizes[0], rel=0.25)
 
 
-def test_stargan_is_of_uniform_posteriors_size():
+def test_stargan_is_of_uniform_posteriors_size_or_larger():
     with torch.device("meta"):
         ours, theirs = (build(PRESETS[m]["laptop"].method) for m in ("uniform_posterior", "stargan"))
-    assert size(theirs.generator) == pytest.approx(size(ours.encoders) + size(ours.decoder), rel=0.25)
+    assert 1 <= size(theirs.generator) / (size(ours.encoders) + size(ours.decoder)) < 2.1
     assert size(theirs.critic) == pytest.approx(size(ours.critic), rel=0.01)
 
 

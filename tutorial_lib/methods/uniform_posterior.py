@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.pictures import as_pictures
-from tutorial_lib.layers import UpConv, frozen, gradient_penalty
-from tutorial_lib.methods.finegan import checked
+from tutorial_lib.layers import UpConv, add_spectral_norm, frozen, gradient_penalty
+from tutorial_lib.methods.finegan import checked, critic_loss
 
 REST = "rest"  # the name of z_0 among the codes
 
@@ -75,6 +75,7 @@ class UniformPosteriorConfig(AttributeConfig):
     picture_classification_weight: float = 1.0
 
     # ---- departures -------------------------------------------------------------------------------------------------------
+    hinge: bool = False  # hinge loss of a spectrally normalised critic (Miyato et al. 2018), in the place of Eq. 9
     judge_rate: float | None = None  # of the critic and the classifiers (Heusel et al. 2017); None: learning_rate
 
     def __post_init__(self):
@@ -318,6 +319,8 @@ class UniformPosterior(nn.Module):
         self.decoder = Decoder(config)
         self.classifiers = nn.ModuleDict({name: Classifier(config, n_classes) for name, n_classes in config.attributes})
         self.critic = Critic(config.critic_widths)
+        if config.hinge:
+            add_spectral_norm(self.critic)
 
         def adam(rate: float, *networks: nn.Module) -> torch.optim.Adam:
             parameters = [parameter for network in networks for parameter in network.parameters()]
@@ -442,8 +445,12 @@ class UniformPosterior(nn.Module):
         again, mixed = self.decode(both).float().chunk(2)  # D(E(x)) and x̃'
 
         # D: −L_adv
-        d, penalty = wasserstein_loss(self.critic, image, mixed.detach(), config.gradient_penalty)
-        _update(self.optimizers["critic"], d)
+        if config.hinge:
+            judged = {"d": critic_loss(self.critic(image), self.critic(mixed.detach()), hinge=True)}
+        else:
+            d, penalty = wasserstein_loss(self.critic, image, mixed.detach(), config.gradient_penalty)
+            judged = {"d": d, "penalty": penalty}
+        _update(self.optimizers["critic"], judged["d"])
 
         # C: −log C_m(y_m | x) of real pictures with their true labels, and of nothing else
         c = classification_loss({name: classify(image) for name, classify in self.classifiers.items()}, labels)
@@ -462,7 +469,7 @@ class UniformPosterior(nn.Module):
             }
             _update(self.optimizers["generator"], sum(losses.values()))
         self.step += 1
-        losses |= {"d": d, "penalty": penalty, "c": c}
+        losses |= judged | {"c": c}
         return {name: loss.detach() for name, loss in losses.items()}
 
 
