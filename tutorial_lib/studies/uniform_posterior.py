@@ -332,25 +332,22 @@ def evaluate(method: UniformPosterior, card: dict | None = None, *, samples: int
     features = extract(lambda x: oracle.read(x).activations, (batch["image"] for batch in real.stream(100)))
     ours, theirs = (synthesise(model, oracle, samples) for model in (method, stargan))
     by_label = synthesise(method, oracle, samples, means=mean_expressions(method))
-    return (
-        hopkins_figures(stored_runs())
-        | single_swaps(method, oracle, samples)
-        | {
-            "entropy.expression_from_identity": said["entropy.expression_from_identity"],
-            "entropy.identity_from_expression": said["entropy.identity_from_expression"],
-            "own.accuracy": min(said[f"own.{attribute}"] for attribute in method.classifiers),
-            "synthesis.accuracy": ours.accuracy(),
-            "label.accuracy": by_label.accuracy(),
-            "label.fid": fid(features, by_label.reading.activations.numpy()),
-            "fid": fid(features, ours.reading.activations.numpy()),
-            "stargan.fid": fid(features, theirs.reading.activations.numpy()),
-            "stargan.accuracy": theirs.accuracy(),
-            "intensity": ours.intensity(),
-            "stargan.intensity": theirs.intensity(),
-            "identity.kept": ours.kept(gallery(oracle)),
-            "probe.leak": probe_leak(probe_matrix(method, samples), dict(method.config.attributes)),
-        }
-    )
+    figures = hopkins_figures(stored_runs()) | single_swaps(method, oracle, samples)
+    return figures | {
+        "entropy.expression_from_identity": said["entropy.expression_from_identity"],
+        "entropy.identity_from_expression": said["entropy.identity_from_expression"],
+        "own.accuracy": min(said[f"own.{attribute}"] for attribute in method.classifiers),
+        "synthesis.accuracy": ours.accuracy(),
+        "label.accuracy": by_label.accuracy(),
+        "label.fid": fid(features, by_label.reading.activations.numpy()),
+        "fid": fid(features, ours.reading.activations.numpy()),
+        "stargan.fid": fid(features, theirs.reading.activations.numpy()),
+        "stargan.accuracy": theirs.accuracy(),
+        "intensity": ours.intensity(),
+        "stargan.intensity": theirs.intensity(),
+        "identity.kept": ours.kept(gallery(oracle)),
+        "probe.leak": probe_leak(probe_matrix(method, samples), dict(method.config.attributes)),
+    }
 
 
 def table(figures: dict[str, float], runs: list[Shallow] | None = None) -> str:
