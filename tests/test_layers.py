@@ -9,6 +9,7 @@ from tutorial_lib.layers import (
     UpConv,
     add_spectral_norm,
     orthogonal_init,
+    real_penalty,
     same_block,
     stretch,
     up_block,
@@ -87,3 +88,19 @@ def test_spectral_norm_bounds_every_layer():
             layer.weight  # noqa: B018  in training mode each access is a power iteration
         largest = torch.linalg.matrix_norm(layer.weight.detach().flatten(1), ord=2)
         assert float(largest) == pytest.approx(1, abs=1e-3)
+
+
+def test_real_penalty_by_hand():
+    w, x = torch.randn(3, 4, 4), torch.randn(5, 3, 4, 4, requires_grad=True)
+    torch.testing.assert_close(real_penalty(lambda x: (w * x).sum(), x), 5 * w.square().sum())
+    torch.testing.assert_close(real_penalty(lambda x: x.pow(3).sum() / 3, x), x.detach().pow(4).sum())
+
+
+def test_real_penalty_trains_the_score_in_full_precision_and_leaves_the_pictures_alone():
+    layer, x = nn.Conv2d(3, 2, 3), torch.randn(2, 3, 8, 8, requires_grad=True)
+    seen = []
+    with torch.autocast("cpu", torch.bfloat16):
+        penalty = real_penalty(lambda x: seen.append(layer(x)) or seen[-1].sum(), x)
+    penalty.backward()
+    assert seen[0].dtype == penalty.dtype == torch.float32
+    assert layer.weight.grad.any() and x.grad is None

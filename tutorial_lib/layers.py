@@ -1,6 +1,6 @@
 """Building blocks under the field's names. All work on (B, C, H, W). And what several papers train them with."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -122,6 +122,17 @@ def gradient_penalty(discriminator: nn.Module, real: tuple[Tensor, ...], fake: t
         gradients = torch.autograd.grad(score, mixed, create_graph=True)
     norms = [gradient.flatten(1).square().sum(1).add(1e-12).sqrt() for gradient in gradients]
     return sum((norm - 1).square().mean() for norm in norms)
+
+
+def real_penalty(score: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+    """R1 (Mescheder et al. 2018): the squared gradient of a discriminator's score at real pictures (B, ...), summed over all.
+
+    score: pictures -> one number, the sum of what the discriminator says about them.
+    """
+    with torch.autocast(real.device.type, enabled=False):  # second derivatives in full precision
+        at = real.as_subclass(Tensor).detach().float().requires_grad_()
+        (gradient,) = torch.autograd.grad(score(at), at, create_graph=True)
+    return gradient.square().sum()
 
 
 @contextmanager

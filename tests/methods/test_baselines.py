@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.autograd.functional import jacobian
 
 from tutorial_lib.data.birds import PaperBirds
 from tutorial_lib.data.faces import PaperFaces
@@ -25,7 +26,7 @@ def batch() -> dict[str, torch.Tensor]:
 
 def test_samples_are_pictures_with_one_hot_classes(infogan):
     (z, c), images = infogan.sample(5, generator=torch.Generator().manual_seed(0))
-    assert z.shape == (5, 8) and c.shape == (5, 24)
+    assert z.shape == (5, 10) and c.shape == (5, 24)
     assert torch.equal(c.sum(1), torch.ones(5)) and set(c.unique().tolist()) == {0, 1}
     assert images.shape == (5, 3, 32, 32) and images.abs().max() <= 1
 
@@ -48,6 +49,19 @@ def test_step_trains_generator_judge_and_reader(infogan, batch):
 def test_optimisers_share_no_parameter_and_miss_none(infogan):
     held = [p for optimizer in infogan.optimizers.values() for group in optimizer.param_groups for p in group["params"]]
     assert len({id(p) for p in held}) == len(held) == len(list(infogan.parameters()))
+
+
+def test_judge_is_penalised_once_in_so_many_steps(batch):
+    torch.manual_seed(0)
+    infogan = InfoGAN(replace(SMOKE, real_penalty=0.3, real_penalty_every=2))
+    for optimizer in infogan.optimizers.values():
+        optimizer.param_groups[0]["lr"] = 0.0
+    codes = infogan.sample_codes(4)
+    judge, image = infogan.discriminator.judge, batch["image"].as_subclass(torch.Tensor)
+    with_penalty, without, again = (float(infogan.training_step(batch, codes)["d"]) for _ in range(3))
+    assert with_penalty == again
+    squared = torch.stack([jacobian(lambda x: judge(x).sum(), x[None]).square().sum() for x in image]).mean()
+    assert with_penalty - without == pytest.approx(2 * 0.3 / 2 * float(squared), rel=1e-3)
 
 
 def test_wrong_widths_are_named():

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from dataclasses import fields, replace
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
+from torch.autograd.functional import jacobian
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import tv_tensors
 
@@ -153,7 +156,9 @@ def test_published_step_runs_on_a_processor_and_trains_every_network():
         ({"n_backgrounds": 5, "tie_background": True}, "n_backgrounds .* 5 and 24"),
         ({"n_parents": 25}, "n_parents 25, n_children 24"),
         ({"z_background": 0}, "z_background .*got 0"),
-        ({"z_background": 8}, "z_background .*got 8"),
+        ({"z_background": 10}, "z_background .*got 10"),
+        ({"real_penalty": -0.1}, "real_penalty must not be negative.* got -0.1 and 8"),
+        ({"real_penalty_every": 0}, "real_penalty_every at least 1, got 0.1 and 0"),
     ],
 )
 def test_wrong_config_is_named(changes, message):
@@ -523,12 +528,12 @@ def test_generators_update_computes_no_gradients_of_the_judges(batch, monkeypatc
         return counter.get_total_flops()
 
     def step() -> None:
-        make(background_first=0).training_step(batch)
+        make(background_first=0, real_penalty=0.0).training_step(batch)  # which would not be counted
 
     spared = -flops(step)
     monkeypatch.setattr(finegan, "frozen", lambda *networks: nullcontext())
     spared += flops(step)
-    model, picture = make(), torch.zeros(4, 3, 32, 32)
+    model, picture = make(real_penalty=0.0), torch.zeros(4, 3, 32, 32)
     passes = (model.background_critic, model.child_discriminator.judge, model.child_discriminator.trunk)
     # The gradient of a convolution's weights takes as many as its forward pass.
     assert spared == sum(flops(lambda run=run: run(picture)) for run in passes)
@@ -544,6 +549,46 @@ def test_judges_updates_leave_generator_and_readers_alone(batch):
     model.update_child_discriminator(batch["image"], fake.image.detach())
     assert same(before, weights(*others))
     assert not same(judges, weights(model.background_critic, judge(model)))
+
+
+def test_penalised_judges_have_no_normalisation():
+    model = make(real_penalty=1.0)
+    judges = nn.ModuleList([model.background_critic, model.child_discriminator])
+    assert not any(isinstance(layer, nn.BatchNorm2d) or is_parametrized(layer) for layer in judges.modules())
+    assert all(layer.bias is not None for layer in judges.modules() if isinstance(layer, nn.Conv2d))
+    assert any(is_parametrized(layer) for layer in model.parent_reader.modules())
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_judges_are_penalised_once_in_so_many_steps(batch, batch_norm):
+    """Binary cross entropy; in each third step, the squared gradients too, here picture by picture from the Jacobian."""
+    model = make(PUBLISHED if batch_norm else SMOKE, real_penalty=0.3, real_penalty_every=3)
+    config, critic, judge = model.config, model.background_critic, model.child_discriminator.judge
+    for optimizer in model.optimizers.values():
+        optimizer.param_groups[0]["lr"] = 0.0
+    size = config.background_size
+    scene = F.interpolate(torch.rand(4, 3, 8, 8), size=(size, size)) * 2 - 1
+    batch = {**batch, "scene": scene, "scene_box": torch.tensor([[0, 0, 9, 9], [5, 5, 20, 20], [0, 0, 0, 0], [0, 0, 20, 4]])}
+    fake, background = torch.rand(4, 3, 32, 32), torch.rand(4, 3, size, size)
+    child, ground = [], []
+    for _ in range(4):
+        ground.append(float(model.update_background_critic(batch, background)["d_background"]))
+        child.append(float(model.update_child_discriminator(batch["image"], fake)["d_child"]))
+        model.step += 1
+    assert child[0] == child[3] != child[1] == child[2] and ground[0] == ground[3] != ground[1] == ground[2]
+    image = batch["image"].as_subclass(torch.Tensor)
+    with torch.no_grad():
+        assert child[1] == pytest.approx(float(bce(judge(image), 1) + bce(judge(fake), 0)), rel=1e-5)
+
+    def squared(score, pictures) -> list[float]:
+        return [jacobian(score, picture[None]).square().sum().item() for picture in pictures]
+
+    assert child[0] - child[1] == pytest.approx(3 * 0.3 / 2 * np.mean(squared(lambda x: judge(x).sum(), image)), rel=1e-3)
+    cells = critic(scene)[0].shape[-1]
+    valid = patch_weights(batch["scene_box"], cells, critic.receptive_field, critic.stride)
+    total = sum(sum(squared(lambda x, w=w: (w * critic(x)[0]).sum(), x[None])) for x, w in zip(scene, valid, strict=True))
+    expected = config.background_weight * 3 * 0.3 / 2 * total / valid.sum().item()
+    assert ground[0] - ground[1] == pytest.approx(expected, rel=1e-3)
 
 
 def test_box_is_warped_with_the_scene(batch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -47,6 +48,19 @@ def test_flops_of_a_training_step_are_those_of_torchs_counter():
     with FlopCounterMode(display=False) as torchs:
         model.training_step(batch)
     assert count(model, batch, "fp32").flops == torchs.get_total_flops() > 0
+
+
+def test_r1_counts_in_one_step_of_a_cycle():
+    preset = PRESETS["finegan"]["smoke"]
+    assert plan.step_cycle(preset) == preset.method.real_penalty_every == 8
+    assert plan.step_cycle(replace(preset, method=replace(preset.method, real_penalty=0.0))) == 1
+    torch.manual_seed(0)
+    model = build(preset.method)
+    batch = PaperBirds(size=32, length=4, wander=1.0).batch(range(4))
+    model.step.fill_(preset.method.real_penalty_every)
+    with_r1, *without = (count(model, batch, "fp32").flops for _ in range(8))
+    assert with_r1 > max(without) == min(without)
+    assert count(model, batch, "fp32", steps=8).flops == pytest.approx((with_r1 + 7 * without[0]) / 8)
 
 
 def test_bytes_are_those_of_inputs_and_outputs_and_views_are_free():
@@ -112,7 +126,7 @@ def test_extrapolated_counts_are_those_of_the_batch_itself(planned):
     batch = plan.first_batch(preset.dataset(), 8, torch.device("cpu"))
     with torch.autocast("cpu", torch.bfloat16):
         model.training_step(batch)
-    work = count(model, batch, "bf16")
+    work = count(model, batch, "bf16", plan.step_cycle(preset))
     assert planned["counted"]["flops"] == work.flops
     assert planned["counted"]["operations"] == work.operations
     assert planned["counted"]["peak"] == pytest.approx(work.peak, rel=0.1)

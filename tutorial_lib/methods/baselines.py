@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.pictures import as_pictures
-from tutorial_lib.layers import conv3x3, frozen, orthogonal_init
-from tutorial_lib.methods.finegan import ObjectDiscriminator, Stem, critic_loss, generator_loss
+from tutorial_lib.layers import conv3x3, frozen, orthogonal_init, real_penalty
+from tutorial_lib.methods.finegan import ObjectDiscriminator, Stem, critic_loss, generator_loss, penalty_weight
 from tutorial_lib.methods.gmvae import (
     Decoder,
     Discriminator,
@@ -66,6 +66,8 @@ class InfoGANConfig:
     betas: tuple[float, float] = (0.5, 0.999)
     spectral_norm: bool = False
     hinge: bool = False
+    real_penalty: float = 0.0
+    real_penalty_every: int = 8
     information_weight: float = 1.0
 
     def __post_init__(self):
@@ -89,8 +91,9 @@ class InfoGAN(nn.Module):
             config.head_width,
             (config.n_classes,),
             judges=True,
-            spectral=config.spectral_norm,
+            norm="none" if config.real_penalty else "spectral" if config.spectral_norm else "batch",
         )
+        self.hinge = config.hinge and not config.real_penalty
         reader = [*self.discriminator.code_features.parameters(), *self.discriminator.code.parameters()]
         judge = [*self.discriminator.trunk.parameters(), *self.discriminator.real.parameters()]
 
@@ -121,11 +124,13 @@ class InfoGAN(nn.Module):
         config, image = self.config, batch["image"]
         z, c = self.sample_codes(len(image)) if codes is None else codes
         fake = self.generator(z, c)
-        d_loss = critic_loss(self.discriminator.judge(image), self.discriminator.judge(fake.detach()), config.hinge)
+        d_loss = critic_loss(self.discriminator.judge(image), self.discriminator.judge(fake.detach()), self.hinge)
+        if weight := penalty_weight(config.real_penalty, config.real_penalty_every, int(self.step)):
+            d_loss = d_loss + weight * real_penalty(lambda x: self.discriminator.judge(x).sum(), image) / len(image)
         self._update("discriminator", d_loss)
         with frozen(self.discriminator.trunk, self.discriminator.real):
             (logits,) = self.discriminator.read(fake)
-            g_loss = generator_loss(self.discriminator.judge(fake), config.hinge)
+            g_loss = generator_loss(self.discriminator.judge(fake), self.hinge)
         information = config.information_weight * F.cross_entropy(logits, c)
         self._update("generator", g_loss + information)
         self.step += 1

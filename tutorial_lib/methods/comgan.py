@@ -149,8 +149,8 @@ class Generator(nn.Module):
 def discriminator(config: ComGANConfig, channels: int = 3) -> ObjectDiscriminator:
     """D: FineGAN's D_c, half as wide. It only judges, so the layers that would read a code are taken out."""
     network = ObjectDiscriminator(
-        config.image_size, config.critic_widths, config.critic_head, (), judges=True, spectral=config.spectral_norm,
-        biased=config.critic_bias, channels=channels,
+        config.image_size, config.critic_widths, config.critic_head, (), judges=True,
+        norm="spectral" if config.spectral_norm else "batch", biased=config.critic_bias, channels=channels,
     )  # fmt: skip
     del network.code_features
     return network
@@ -410,7 +410,7 @@ class DSComGAN(nn.Module):
 
         def reader(n: int) -> ObjectDiscriminator:
             sizes = config.image_size, config.reader_widths, config.reader_head
-            return ObjectDiscriminator(*sizes, (n,), judges=False, spectral=config.spectral_norm)
+            return ObjectDiscriminator(*sizes, (n,), judges=False, norm="spectral" if config.spectral_norm else "batch")
 
         self.generator, self.discriminator = DSGenerator(config), discriminator(config)
         self.foreground_reader, self.background_reader = reader(config.n_foregrounds), reader(config.n_backgrounds)  # D_f, D_b

@@ -13,6 +13,7 @@ are off by default and are what the laptop preset switches on.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ from tutorial_lib.layers import (
     conv3x3,
     frozen,
     orthogonal_init,
+    real_penalty,
     same_block,
     up_block,
 )
@@ -68,6 +70,10 @@ class FineGANConfig:
     # ---- departures -------------------------------------------------------------------------------------------------------
     spectral_norm: bool = False  # in the discriminators, instead of BatchNorm in D_p and D_c
     hinge: bool = False  # adversarial loss instead of binary cross entropy
+    # Weight of R1 (`layers.real_penalty`) on D_b and D_c; they then have no normalisation, and binary cross entropy whatever
+    # `hinge` says. It is computed once in so many steps, with as many times the weight (Karras et al. 2020).
+    real_penalty: float = 0.0
+    real_penalty_every: int = 8
     tie_background: bool = True  # b = c in training, as published; otherwise b is drawn on its own
     z_background: int | None = None  # how many of z's first components the background stage sees (all), the parent the rest
     background_first: int = 0  # steps in which only the background stage is trained
@@ -97,6 +103,9 @@ class FineGANConfig:
                 raise ValueError(f"{name} halves a picture of {self.image_size} pixels {len(widths)} times")
         if self.mask_area is not None and not 0 <= self.mask_area[0] < self.mask_area[1] <= 1:
             raise ValueError(f"mask_area must be (low, high) with 0 <= low < high <= 1, got {self.mask_area}")
+        if self.real_penalty < 0 or self.real_penalty_every < 1:
+            given = f"{self.real_penalty} and {self.real_penalty_every}"
+            raise ValueError(f"real_penalty must not be negative, real_penalty_every at least 1, got {given}")
         if self.tie_background and self.n_backgrounds != self.n_children:
             raise ValueError(f"b = c needs n_backgrounds = n_children, got {self.n_backgrounds} and {self.n_children}")
         if self.n_children < self.n_parents:
@@ -263,7 +272,7 @@ class BackgroundCritic(nn.Module):
         self.real = nn.Conv2d(channels, 1, 4)
         self.background = nn.Conv2d(channels, 1, 4)
         orthogonal_init(self)
-        if config.spectral_norm:
+        if config.spectral_norm and not config.real_penalty:
             add_spectral_norm(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -289,8 +298,11 @@ class ObjectDiscriminator(nn.Module):
 
     `codes` are the lengths of what the code heads predict; `widths` the channels after each stride.
 
-    biased: the convolutions have biases. Without biases and without BatchNorm (`spectral`), what the trunk sees grows in
-    proportion to a picture's contrast: a generator whose pictures are found false can make them less so by making them grey.
+    norm: BatchNorm as published, spectral norm, or none.
+
+    biased: the convolutions have biases, as they always do without a norm. Without biases and without BatchNorm, what the trunk
+    sees grows in proportion to a picture's contrast: a generator whose pictures are found false can make them less so by making
+    them grey.
     """
 
     def __init__(
@@ -301,28 +313,29 @@ class ObjectDiscriminator(nn.Module):
         codes: tuple[int, ...],
         *,
         judges: bool,
-        spectral: bool,
+        norm: Literal["batch", "spectral", "none"] = "batch",
         biased: bool = False,
         channels: int = 3,
     ):
         super().__init__()
+        biased = biased or norm == "none"
 
-        def norm(width: int) -> nn.Module:
-            return nn.Identity() if spectral else nn.BatchNorm2d(width)
+        def normalised(width: int) -> nn.Module:
+            return nn.BatchNorm2d(width) if norm == "batch" else nn.Identity()
 
         layers = []
         for i, width in enumerate(widths):
             layers += [nn.Conv2d(channels, width, 4, 2, 1, bias=biased)]
-            layers += [norm(width)] if i else []
+            layers += [normalised(width)] if i else []
             layers += [nn.LeakyReLU(0.2)]
             channels = width
         width, side = head_width, image_size >> len(widths)
-        self.trunk = nn.Sequential(*layers, conv3x3(channels, width, bias=biased), norm(width), nn.LeakyReLU(0.2))
-        self.code_features = nn.Sequential(conv3x3(width, width, bias=biased), norm(width), nn.LeakyReLU(0.2))
+        self.trunk = nn.Sequential(*layers, conv3x3(channels, width, bias=biased), normalised(width), nn.LeakyReLU(0.2))
+        self.code_features = nn.Sequential(conv3x3(width, width, bias=biased), normalised(width), nn.LeakyReLU(0.2))
         self.code = nn.ModuleList(nn.Conv2d(width, n, side) for n in codes)
         self.real = nn.Conv2d(width, 1, side) if judges else None
         orthogonal_init(self)
-        if spectral:
+        if norm == "spectral":
             add_spectral_norm(self)
 
     def judge(self, x: Tensor) -> Tensor:
@@ -377,6 +390,11 @@ def generator_loss(fake: Tensor, hinge: bool) -> Tensor:
     return -fake.mean() if hinge else F.softplus(-fake).mean()
 
 
+def penalty_weight(weight: float, every: int, step: int) -> float:
+    """The weight of R1 in a step: it is computed once in `every` steps, with `every` times half the weight, and 0 otherwise."""
+    return weight / 2 * every * (step % every == 0)
+
+
 def area_loss(mask: Tensor, low: float, high: float) -> Tensor:
     """How far the share of the picture that each mask covers lies outside [low, high]; mean over the batch."""
     area = mask.mean((1, 2, 3))
@@ -425,8 +443,8 @@ class FineGAN(nn.Module):
         z_parent = config.z_dim - (config.z_background or 0)
         self.generator = Generator(config)
         self.background_critic = BackgroundCritic(config)  # D_b
-        size, spectral = config.image_size, config.spectral_norm
-        reads = {"judges": False, "spectral": spectral}
+        size, norm = config.image_size, "spectral" if config.spectral_norm else "batch"
+        reads = {"judges": False, "norm": norm}
         widths = config.reader_widths or config.object_widths
         width = widths[-1] if config.reader_widths else config.head_width
         channels = 1 if config.parent_from_mask else 3
@@ -434,8 +452,10 @@ class FineGAN(nn.Module):
             size, widths, width, (config.n_parents,), channels=channels, **reads
         )
         self.child_discriminator = ObjectDiscriminator(  # D_c and Q_c
-            size, config.object_widths, config.head_width, (config.n_children,), judges=True, spectral=spectral
-        )
+            size, config.object_widths, config.head_width, (config.n_children,), judges=True,
+            norm="none" if config.real_penalty else norm,
+        )  # fmt: skip
+        self.hinge = config.hinge and not config.real_penalty
         readers = [*self.parent_reader.parameters(), *self.child_discriminator.code_features.parameters()]
         readers += self.child_discriminator.code.parameters()
         if config.pose_information:
@@ -526,6 +546,10 @@ class FineGAN(nn.Module):
         self.step += 1
         return losses
 
+    def penalised(self) -> float:
+        """The weight of R1 in this step, 0 in most."""
+        return penalty_weight(self.config.real_penalty, self.config.real_penalty_every, int(self.step))
+
     def update_background_critic(self, batch: dict[str, Tensor], fake: Tensor) -> dict[str, Tensor]:
         """D_b: real cells that see background only -> 1, fake cells -> 0; and which real cells see background only."""
         config, size = self.config, self.config.background_size
@@ -538,15 +562,20 @@ class FineGAN(nn.Module):
         real, is_background = self.background_critic(scene)
         weights = patch_weights(box, real.shape[-1], self.background_critic.receptive_field, self.background_critic.stride)
         judged, _ = self.background_critic(self._for_background_critic(fake))
-        loss = config.background_weight * critic_loss(real, judged, config.hinge, weights)
-        loss = loss + F.binary_cross_entropy_with_logits(is_background, weights)
+        loss = critic_loss(real, judged, self.hinge, weights)
+        if self.penalised():
+            penalty = real_penalty(lambda x: (weights * self.background_critic(x)[0]).sum(), scene)
+            loss = loss + self.penalised() * penalty / weights.sum().clamp(min=1)
+        loss = config.background_weight * loss + F.binary_cross_entropy_with_logits(is_background, weights)
         self._update("background_critic", loss)
         return {"d_background": loss.detach()}
 
     def update_child_discriminator(self, image: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """D_c: real objects -> 1, generated children -> 0."""
         discriminator = self.child_discriminator
-        loss = critic_loss(discriminator.judge(image), discriminator.judge(fake), self.config.hinge)
+        loss = critic_loss(discriminator.judge(image), discriminator.judge(fake), self.hinge)
+        if self.penalised():
+            loss = loss + self.penalised() * real_penalty(lambda x: discriminator.judge(x).sum(), image) / len(image)
         self._update("child_discriminator", loss)
         return {"d_child": loss.detach()}
 
@@ -555,7 +584,7 @@ class FineGAN(nn.Module):
         config = self.config
         real, is_background = self.background_critic(self._for_background_critic(background))
         losses = {
-            "g_background": config.background_weight * generator_loss(real, config.hinge),
+            "g_background": config.background_weight * generator_loss(real, self.hinge),
             "g_background_class": F.softplus(-is_background).mean(),
         }
         if config.background_information:
@@ -574,7 +603,7 @@ class FineGAN(nn.Module):
             foreground, mask = self.generator.draw_child(fake.feature, fake.parent_mask, c)
         (child_logits,) = self.child_discriminator.read(foreground * mask)
         losses = {
-            "g_child": generator_loss(self.child_discriminator.judge(fake.image), config.hinge),
+            "g_child": generator_loss(self.child_discriminator.judge(fake.image), self.hinge),
             "p_information": F.cross_entropy(parent_logits, codes.p),
             "c_information": F.cross_entropy(child_logits, c),
         }

@@ -9,6 +9,7 @@ device at hand. *Extrapolated*: hours, from those two and from what the GPU's ma
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 import weakref
@@ -203,7 +204,11 @@ def prepared(preset: Preset, device: torch.device) -> nn.Module:
 
 def step_cycle(preset: Preset) -> int:
     """After how many steps a method's updates come round again: some make an update less often than others."""
-    return max(getattr(preset.method, name, 1) for name in ("stage_one_updates", "critic_updates"))
+    config = preset.method
+    cycles = [getattr(config, name, 1) for name in ("stage_one_updates", "critic_updates")]
+    if getattr(config, "real_penalty", 0):
+        cycles.append(config.real_penalty_every)
+    return math.lcm(*cycles)
 
 
 def steps_of(model: nn.Module, batch: dict[str, Tensor], precision: str, n: int) -> None:
