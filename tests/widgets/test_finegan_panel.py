@@ -54,6 +54,7 @@ def test_picture_is_what_the_model_generates(model, panel, values):
 )
 def test_every_factor_changes_the_picture(panel, factor, values):
     assert values.keys() <= set(panel.factors[factor])
+    panel.set(**dict.fromkeys(values, 0))
     before = panel.png
     panel.set(**values)
     assert panel.png != before
