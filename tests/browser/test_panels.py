@@ -209,7 +209,7 @@ def test_upload(panel, tmp_path):
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 @pytest.mark.parametrize("width", [1280, 700])
-def test_nothing_sticks_out(panel, screenshots, request, theme, width):
+def test_nothing_sticks_out_or_gapes(panel, screenshots, request, theme, width):
     """At both widths and in both themes; the test for a person is the screenshot."""
     themes = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
     panel.page.evaluate(themes, f"JupyterLab {theme}")
@@ -219,10 +219,13 @@ def test_nothing_sticks_out(panel, screenshots, request, theme, width):
         return [...panel.querySelectorAll('*')].filter(one => one.getBoundingClientRect().right > room.right + 1)
             .map(one => one.className);
     }"""
+    # A line of buttons and, in a narrow window, one for its label.
+    stretched = "panel => [...panel.querySelectorAll('.widget-toggle-buttons')].filter(one => one.clientHeight > 60).length"
     try:
         panel.page.wait_for_timeout(500)  # the window's parts follow its size
         panel.root.screenshot(path=screenshots / f"{request.node.callspec.id}.png")
         assert panel.root.evaluate(script) == []
+        assert panel.root.evaluate(stretched) == 0
     finally:
         panel.page.evaluate(themes, "JupyterLab Light")
         panel.page.set_viewport_size({"width": 1280, "height": 1400})
