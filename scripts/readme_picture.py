@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/readme_picture.py
 
-readme.png is the true answer, mixed by the renderer; finegan_mixing.png is what the shipped FineGAN makes of the same task,
-from codes; mixnmatch_mixing.png is what the shipped MixNMatch makes of it, from the very pictures of readme.png.
+true_mixing.png is the true answer, mixed by the renderer; finegan_mixing.png is what the shipped FineGAN makes of the same task,
+from codes; mixnmatch_mixing.png is what the shipped MixNMatch makes of it, from the very pictures of true_mixing.png.
 """
 
 import torch
@@ -32,6 +32,7 @@ def by_finegan(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     model = checkpoints.load("finegan")
     codes = model.sample_codes(DRESSES + BIRDS, generator=torch.Generator().manual_seed(seed))
     dresses, birds = codes[:DRESSES], codes[DRESSES:]
+    birds.p = torch.eye(model.config.n_parents)[:BIRDS]  # a parent for each row
     row, column = pairs()
     mixed = birds[row].mix(texture=dresses[column], background=dresses[column])
     return tuple(model.generate(codes).image for codes in (dresses, birds, mixed))
@@ -63,6 +64,6 @@ def draw(name: str, dresses: Tensor, birds: Tensor, mixed: Tensor) -> None:
 
 
 if __name__ == "__main__":
-    draw("readme.png", *by_renderer())
+    draw("true_mixing.png", *by_renderer())
     draw("finegan_mixing.png", *by_finegan())
     draw("mixnmatch_mixing.png", *by_mixnmatch())

@@ -32,13 +32,21 @@ def beside(name: str, value: float, bars: dict[str, tuple[str, float]]) -> str:
     return f"{'≥' if sign == '>=' else '≤'} {limit:.2f}{'' if reached(name, value, bars) else ' (missed)'}"
 
 
+def shown(name: str, value: float, bars: dict[str, tuple[str, float]]) -> str:
+    """The figure, to two places, or as many more as show that it missed its bar."""
+    places = 2
+    while name in bars and f"{value:.{places}f}" == f"{bars[name][1]:.{places}f}" and not reached(name, value, bars):
+        places += 1
+    return f"{value:.{places}f}"
+
+
 def bars() -> str:
     """FineGAN beside its bars."""
     about = card("finegan")
     f = about["figures"]
 
-    def row(label: str, name: str, shown: str = "") -> tuple[str, str, str]:
-        return label, shown or f"{f[name]:.2f}", beside(name, f[name], BARS)
+    def row(label: str, name: str, text: str = "") -> tuple[str, str, str]:
+        return label, text or shown(name, f[name], BARS), beside(name, f[name], BARS)
 
     rows = [
         row("control of *b* over background", "control.background"),
@@ -125,16 +133,20 @@ TABLE3 = {
     "no_paired": "… without the paired loss",
     "no_reprediction": "… without reprediction",
     "tied": "… codes tied in reprediction",
+    "redraw": "… and L1 of pictures redrawn, for the encoders",
     "feature_short": "feature mode, short run",
     "no_l1": "… without L1",
     "no_adversarial": "… without the adversarial loss",
+    "l1_more": "… with a hundred times the weight on L1",
 }
 
 
 def mixes() -> str:
     """MixNMatch beside its bars."""
     f = card("mixnmatch")["figures"]
-    rows = [(label, f"{f[name]:.2f}", beside(name, f[name], mixnmatch.BARS)) for name, label in MIXES.items()]
+    rows = [
+        (label, shown(name, f[name], mixnmatch.BARS), beside(name, f[name], mixnmatch.BARS)) for name, label in MIXES.items()
+    ]
     rows += [
         ("FID; FineGAN's", f"{f['fid']:.1f}; {f['finegan.fid']:.1f}", ""),
         ("NMI, shape, features for *p* and *c* together; FineGAN's", f"{f['nmi.shape']:.2f}; {f['finegan.nmi.shape']:.2f}", ""),
@@ -171,7 +183,9 @@ def attributes() -> str:
     rows = []
     for name, (label, other) in ATTRIBUTES.items():
         theirs = "–" if other is None else f"{f[other]:.2f}"
-        rows.append((label, f"{f[name]:.2f}", beside(name, f[name], uniform_posterior.BARS), theirs))
+        rows.append(
+            (label, shown(name, f[name], uniform_posterior.BARS), beside(name, f[name], uniform_posterior.BARS), theirs)
+        )
     swaps = ", ".join(f"{f[f'swap.{name}']:.2f}" for name in ("identity", "illumination", "gaze"))
     rows += [
         ("results with the donor's identity, illumination, gaze", swaps, "", "–"),
@@ -257,7 +271,7 @@ def split() -> str:
     """The label-relevant VAE beside its bars."""
     f = card("gmvae")["figures"]
     rows = [
-        (label, f"{f[name]:.2f}", beside(name, f[name], gmvae.BARS) if name in gmvae.BARS else "")
+        (label, shown(name, f[name], gmvae.BARS), beside(name, f[name], gmvae.BARS) if name in gmvae.BARS else "")
         for name, label in SPLIT.items()
     ]
     return markdown(("measured", "bar"), rows)

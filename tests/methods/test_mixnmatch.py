@@ -89,6 +89,7 @@ def test_published_extractor_has_the_size_of_the_parent_feature():
         ({"encoder_widths": (4,) * 6}, "encoder_widths halves a picture of 32 pixels 6 times"),
         ({"reprediction": "some"}, "reprediction must be .* got 'some'"),
         ({"paired": False, "reprediction": "none"}, "nothing gives the codes a meaning"),
+        ({"redraw_weight": -1.0}, "redraw_weight must not be negative, got -1.0"),
     ],
 )
 def test_wrong_config_is_named(changes, message):
@@ -195,6 +196,19 @@ def test_step_has_finite_named_losses(changes, batch):
     names = {"no_pairs": "paired" in changes, "no_reprediction": changes.get("reprediction") == "none"}
     assert ("pair_z" in losses) != names["no_pairs"] and ("reconstruction" in losses) == names["no_pairs"]
     assert all((f"re_{name}" in losses) != names["no_reprediction"] for name in "zbpc")
+
+
+def test_encoders_alone_learn_from_redrawing_the_picture(batch, pictures, monkeypatch):
+    model, terms = code_mode(redraw_weight=4.0).train(), {}
+    monkeypatch.setattr(model, "update_generator", lambda given: terms.update(given) or {})
+    model.training_step(batch)
+    redrawn = model.generator(model._encode(pictures)).image
+    assert terms["redraw"].item() == pytest.approx(4 * float((redrawn - pictures).abs().mean().detach()), rel=1e-5)
+    model.zero_grad()
+    terms["redraw"].backward()
+    learnt = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert learnt == {"encoders"}
+    assert all(p.requires_grad for p in model.generator.parameters())
 
 
 def test_step_trains_every_network(batch):

@@ -75,7 +75,7 @@ def test_finegans_data_show_its_background_critic_enough_background(name):
         cells = critic(torch.empty(1, 3, size, size))[0].shape[-1]
     box = preset.dataset().batch(range(60))["scene_box"].as_subclass(torch.Tensor) * (size / preset.method.image_size)
     # Centred on the bird as `image` is, less than one cell in a hundred is free of the box.
-    assert patch_weights(box, cells, critic.receptive_field, critic.stride).mean() > 0.15
+    assert patch_weights(box, cells, critic.receptive_field, critic.stride).mean() > 0.1
 
 
 def test_unknown_field_is_named():
@@ -159,9 +159,10 @@ def test_photographs_bring_their_label():
 
 
 def test_photographs_do_not_start_from_a_model_of_paper_birds():
-    laptop = on_photos("mixnmatch_code", "laptop", "folder")
-    assert PRESETS["mixnmatch_code"]["laptop"].start == "finegan" and laptop.start is None
-    assert laptop.method.background_first == PRESETS["finegan"]["laptop"].method.background_first > 0
+    first = on_photos("mixnmatch_code", "first", "folder")
+    assert PRESETS["mixnmatch_code"]["first"].start == "finegan" and first.start is None
+    assert first.method.background_first == PRESETS["finegan"]["laptop"].method.background_first > 0
+    assert on_photos("mixnmatch_code", "laptop", "folder").start == "runs/mixnmatch_code_first/model.safetensors"
     assert on_photos("mixnmatch", "paper", "folder").start == "runs/mixnmatch_code/model.safetensors"
 
 

@@ -56,6 +56,9 @@ class CodeModeConfig(FineGANConfig):
     paired: bool = True
     reconstruction_weight: float = 10.0  # of that L1; the paper names none
 
+    # ---- departure --------------------------------------------------------------------------------------------------------
+    redraw_weight: float = 0.0  # of |x - G(E(x))| beside the paired loss; only the encoders learn from it
+
     def __post_init__(self):
         super().__post_init__()
         for name in ("encoder_widths", "pair_widths"):
@@ -63,6 +66,8 @@ class CodeModeConfig(FineGANConfig):
                 raise ValueError(f"{name} halves a picture of {self.image_size} pixels {len(getattr(self, name))} times")
         if self.reprediction not in ("untied", "tied", "none"):
             raise ValueError(f"reprediction must be 'untied', 'tied' or 'none', got {self.reprediction!r}")
+        if self.redraw_weight < 0:
+            raise ValueError(f"redraw_weight must not be negative, got {self.redraw_weight}")
         if not self.paired and self.reprediction == "none":
             raise ValueError("without paired discriminators and without reprediction nothing gives the codes a meaning")
 
@@ -270,6 +275,9 @@ class CodeMode(FineGAN):
         else:
             redrawn = self.generator(encoded).image
             terms["reconstruction"] = config.reconstruction_weight * F.l1_loss(redrawn, image)
+        if config.redraw_weight:
+            with frozen(self.generator):
+                terms["redraw"] = config.redraw_weight * F.l1_loss(self.generator(encoded).image, image)
         if config.reprediction != "none":
             terms |= self.reprediction_losses(len(image))
         losses |= self.update_generator(terms)
