@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/readme_picture.py
 
-true_mixing.png is the true answer, mixed by the renderer; finegan_mixing.png is what the shipped FineGAN makes of the same task,
-from codes; mixnmatch_mixing.png is what the shipped MixNMatch makes of it, from the very pictures of true_mixing.png.
+true_mixing.png is the true answer, mixed by the renderer; mixnmatch_mixing.png is what the shipped MixNMatch makes of the same
+task, from the very same pictures; finegan_mixing.png what the shipped FineGAN makes of it, from codes.
 """
 
 import torch
