@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.pictures import as_pictures
-from tutorial_lib.layers import conv3x3, frozen, orthogonal_init, real_penalty
-from tutorial_lib.methods.finegan import ObjectDiscriminator, Stem, critic_loss, generator_loss, penalty_weight
+from tutorial_lib.layers import conv3x3, frozen, orthogonal_init
+from tutorial_lib.methods.finegan import JudgeConfig, ObjectDiscriminator, Stem, generator_loss, judge_loss
 from tutorial_lib.methods.gmvae import (
     Decoder,
     Discriminator,
@@ -52,7 +52,7 @@ from tutorial_lib.methods.uniform_posterior import (
 
 
 @dataclass(frozen=True)
-class InfoGANConfig:
+class InfoGANConfig(JudgeConfig):
     """Constants of InfoGAN; adversarial loss, normalisation and rates follow the FineGAN it is compared with."""
 
     image_size: int = 128
@@ -64,13 +64,10 @@ class InfoGANConfig:
     head_width: int = 512
     learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
-    spectral_norm: bool = False
-    hinge: bool = False
-    real_penalty: float = 0.0
-    real_penalty_every: int = 8
     information_weight: float = 1.0
 
     def __post_init__(self):
+        super().__post_init__()
         if 4 * 2 ** len(self.widths) != self.image_size:
             raise ValueError(f"widths needs log2(image_size / 4) entries: image_size {self.image_size}, got {self.widths}")
 
@@ -91,9 +88,8 @@ class InfoGAN(nn.Module):
             config.head_width,
             (config.n_classes,),
             judges=True,
-            norm="none" if config.real_penalty else "spectral" if config.spectral_norm else "batch",
+            norm=config.judge_norm,
         )
-        self.hinge = config.hinge and not config.real_penalty
         reader = [*self.discriminator.code_features.parameters(), *self.discriminator.code.parameters()]
         judge = [*self.discriminator.trunk.parameters(), *self.discriminator.real.parameters()]
 
@@ -124,13 +120,11 @@ class InfoGAN(nn.Module):
         config, image = self.config, batch["image"]
         z, c = self.sample_codes(len(image)) if codes is None else codes
         fake = self.generator(z, c)
-        d_loss = critic_loss(self.discriminator.judge(image), self.discriminator.judge(fake.detach()), self.hinge)
-        if weight := penalty_weight(config.real_penalty, config.real_penalty_every, int(self.step)):
-            d_loss = d_loss + weight * real_penalty(lambda x: self.discriminator.judge(x).sum(), image) / len(image)
+        d_loss = judge_loss(config, int(self.step), self.discriminator, image, [fake])
         self._update("discriminator", d_loss)
         with frozen(self.discriminator.trunk, self.discriminator.real):
             (logits,) = self.discriminator.read(fake)
-            g_loss = generator_loss(self.discriminator.judge(fake), self.hinge)
+            g_loss = generator_loss(self.discriminator.judge(fake), config.judge_hinge)
         information = config.information_weight * F.cross_entropy(logits, c)
         self._update("generator", g_loss + information)
         self.step += 1

@@ -30,19 +30,20 @@ from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.layers import ResidualBlock, UpConv, conv3x3, frozen, orthogonal_init, same_block, up_block
 from tutorial_lib.methods.finegan import (
     CodeBlock,
+    JudgeConfig,
     ObjectDiscriminator,
     Stem,
     binary_entropy,
     checked,
-    critic_loss,
     generator_loss,
+    judge_loss,
 )
 
 # ---- config ---------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class ComGANConfig:
+class ComGANConfig(JudgeConfig):
     """Constants of ComGAN, and of the two families it is compared with; the defaults are the published ones."""
 
     family: Literal["pi1", "pi2", "comgan"] = "comgan"
@@ -62,12 +63,11 @@ class ComGANConfig:
     betas: tuple[float, float] = (0.5, 0.999)
     binary_weight: float = 1.0  # beta, of the mask's binary entropy; 0: no regulariser
 
-    # ---- departures -------------------------------------------------------------------------------------------------------
-    spectral_norm: bool = False  # in the discriminators, instead of BatchNorm
-    hinge: bool = False  # adversarial loss instead of binary cross entropy
+    # ---- departures, besides those of `JudgeConfig` -----------------------------------------------------------------------
     critic_bias: bool = False  # the discriminator's convolutions have biases, see `ObjectDiscriminator`
 
     def __post_init__(self):
+        super().__post_init__()
         if self.family not in FAMILIES:
             raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {self.family!r}")
         if 4 * 2 ** len(self.widths) != self.image_size:
@@ -150,7 +150,7 @@ def discriminator(config: ComGANConfig, channels: int = 3) -> ObjectDiscriminato
     """D: FineGAN's D_c, half as wide. It only judges, so the layers that would read a code are taken out."""
     network = ObjectDiscriminator(
         config.image_size, config.critic_widths, config.critic_head, (), judges=True,
-        norm="spectral" if config.spectral_norm else "batch", biased=config.critic_bias, channels=channels,
+        norm=config.judge_norm, biased=config.critic_bias, channels=channels,
     )  # fmt: skip
     del network.code_features
     return network
@@ -238,8 +238,7 @@ class ComGAN(nn.Module):
         fake = self.generator(self.sample_codes(len(image)) if z is None else z)
 
         # max over D: the real picture -> 1, the composed one -> 0
-        judged = self.discriminator.judge(image), self.discriminator.judge(fake.image.detach())
-        d_loss = critic_loss(*judged, config.hinge)
+        d_loss = judge_loss(config, int(self.step), self.discriminator, image, [fake.image])
         _update(self.optimizers["discriminator"], d_loss)
 
         # min over phi, F, B, M: the composed picture -> 1. Its gradients are watched before the regulariser adds its own,
@@ -247,7 +246,7 @@ class ComGAN(nn.Module):
         self.optimizers["generator"].zero_grad(set_to_none=True)
         fake.mask.retain_grad()
         with frozen(self.discriminator):
-            g_loss = generator_loss(self.discriminator.judge(fake.image), config.hinge)
+            g_loss = generator_loss(self.discriminator.judge(fake.image), config.judge_hinge)
             g_loss.backward(retain_graph=config.binary_weight > 0)
         losses = {"d": d_loss.detach(), "g": g_loss.detach(), **gradient_watch(fake, self.generator), **mask_watch(fake)}
 
@@ -410,7 +409,7 @@ class DSComGAN(nn.Module):
 
         def reader(n: int) -> ObjectDiscriminator:
             sizes = config.image_size, config.reader_widths, config.reader_head
-            return ObjectDiscriminator(*sizes, (n,), judges=False, norm="spectral" if config.spectral_norm else "batch")
+            return ObjectDiscriminator(*sizes, (n,), judges=False, norm=config.reader_norm)
 
         self.generator, self.discriminator = DSGenerator(config), discriminator(config)
         self.foreground_reader, self.background_reader = reader(config.n_foregrounds), reader(config.n_backgrounds)  # D_f, D_b
@@ -454,15 +453,13 @@ class DSComGAN(nn.Module):
         pictures = {"image": fake.image} | ({} if fake.direct is None else {"direct": fake.direct})
 
         # max over D: the real picture -> 1, the composed one and X_z -> 0
-        real = self.discriminator.judge(image)
-        judged = [self.discriminator.judge(picture.detach()) for picture in pictures.values()]
-        d_loss = sum(critic_loss(real, logits, config.hinge) for logits in judged)
+        d_loss = judge_loss(config, int(self.step), self.discriminator, image, [*pictures.values()])
         _update(self.optimizers["discriminator"], d_loss)
 
         with frozen(self.discriminator):
             # min over G: the composed picture and X_z -> 1
             judged = {name: self.discriminator.judge(picture) for name, picture in pictures.items()}
-            losses = {f"g_{name}": generator_loss(logits, config.hinge) for name, logits in judged.items()}
+            losses = {f"g_{name}": generator_loss(logits, config.judge_hinge) for name, logits in judged.items()}
             losses |= self.information_losses(fake, codes)
             if config.binary_weight:
                 losses["binary"] = config.binary_weight * binary_entropy(fake.mask)
@@ -564,16 +561,14 @@ class Segmenter(DSComGAN):
         of_fake, of_real = self.unet(fake.image), self.unet(image)
 
         # max over D_m: the generator's mask M -> 1, S(x fake) and S(x real) -> 0
-        drawn = self.mask_discriminator.judge(fake.mask)
-        judged = [self.mask_discriminator.judge(mask.detach()) for mask in (of_fake, of_real)]
-        d_loss = sum(critic_loss(drawn, logits, config.hinge) for logits in judged)
+        d_loss = judge_loss(config, int(self.step), self.mask_discriminator, fake.mask, [of_fake, of_real])
         _update(self.optimizers["mask_discriminator"], d_loss)
 
         with frozen(self.mask_discriminator):
             # min over S: S(x fake) and S(x real) -> 1, and lambda L_cons = lambda |S(x fake) - M|
             losses = {
-                "s_fake": generator_loss(self.mask_discriminator.judge(of_fake), config.hinge),
-                "s_real": generator_loss(self.mask_discriminator.judge(of_real), config.hinge),
+                "s_fake": generator_loss(self.mask_discriminator.judge(of_fake), config.judge_hinge),
+                "s_real": generator_loss(self.mask_discriminator.judge(of_real), config.judge_hinge),
                 "consistency": config.consistency_weight * F.l1_loss(of_fake, fake.mask),
             }
             _update(self.optimizers["unet"], sum(losses.values()))

@@ -12,6 +12,7 @@ fitted afterwards to compare clusterings. The defaults of the config are the pub
 are off by default and are what the laptop preset switches on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,8 +38,44 @@ from tutorial_lib.layers import (
 # ---- config ---------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig:
+    """What keeps discriminators that tell real from generated pictures from winning: BatchNorm, published, or a departure."""
+
+    spectral_norm: bool = False  # in all discriminators, instead of BatchNorm
+    hinge: bool = False  # adversarial loss instead of binary cross entropy
+    # Weight of R1 (`layers.real_penalty`) on what judges; it then has no normalisation, and binary cross entropy whatever
+    # `hinge` says. R1 is computed once in so many steps, with as many times the weight (Karras et al. 2020).
+    real_penalty: float = 0.0
+    real_penalty_every: int = 8
+
+    def __post_init__(self):
+        if self.real_penalty < 0 or self.real_penalty_every < 1:
+            given = f"{self.real_penalty} and {self.real_penalty_every}"
+            raise ValueError(f"real_penalty must not be negative, real_penalty_every at least 1, got {given}")
+
+    @property
+    def reader_norm(self) -> Literal["batch", "spectral"]:
+        """The normalisation of what only reads a code."""
+        return "spectral" if self.spectral_norm else "batch"
+
+    @property
+    def judge_norm(self) -> Literal["batch", "spectral", "none"]:
+        """The normalisation of what tells real from generated."""
+        return "none" if self.real_penalty else self.reader_norm
+
+    @property
+    def judge_hinge(self) -> bool:
+        """Whether its loss is the hinge loss."""
+        return self.hinge and not self.real_penalty
+
+    def penalty_weight(self, step: int) -> float:
+        """The weight of R1 in a step: half of `real_penalty`, as many times as it is seldom computed, and 0 in between."""
+        return self.real_penalty / 2 * self.real_penalty_every * (step % self.real_penalty_every == 0)
+
+
 @dataclass(frozen=True)
-class FineGANConfig:
+class FineGANConfig(JudgeConfig):
     """Constants of FineGAN; the defaults are the published ones for birds at 128 x 128."""
 
     image_size: int = 128
@@ -67,13 +104,7 @@ class FineGANConfig:
     background_weight: float = 10.0
     hard_negatives_from: int | None = None  # step from which every second batch holds the fakes D_c rejects most
 
-    # ---- departures -------------------------------------------------------------------------------------------------------
-    spectral_norm: bool = False  # in the discriminators, instead of BatchNorm in D_p and D_c
-    hinge: bool = False  # adversarial loss instead of binary cross entropy
-    # Weight of R1 (`layers.real_penalty`) on D_b and D_c; they then have no normalisation, and binary cross entropy whatever
-    # `hinge` says. It is computed once in so many steps, with as many times the weight (Karras et al. 2020).
-    real_penalty: float = 0.0
-    real_penalty_every: int = 8
+    # ---- departures, besides those of `JudgeConfig` -----------------------------------------------------------------------
     tie_background: bool = True  # b = c in training, as published; otherwise b is drawn on its own
     z_background: int | None = None  # how many of z's first components the background stage sees (all), the parent the rest
     background_first: int = 0  # steps in which only the background stage is trained
@@ -91,6 +122,7 @@ class FineGANConfig:
     mask_entropy_weight: float = 0.0  # weight of the masks' binary entropy, which pushes them to 0 or 1
 
     def __post_init__(self):
+        super().__post_init__()
         grown = 4 * 2 ** len(self.background_widths)
         if not len(self.background_widths) == len(self.parent_widths) or grown != self.image_size:
             raise ValueError(
@@ -103,9 +135,6 @@ class FineGANConfig:
                 raise ValueError(f"{name} halves a picture of {self.image_size} pixels {len(widths)} times")
         if self.mask_area is not None and not 0 <= self.mask_area[0] < self.mask_area[1] <= 1:
             raise ValueError(f"mask_area must be (low, high) with 0 <= low < high <= 1, got {self.mask_area}")
-        if self.real_penalty < 0 or self.real_penalty_every < 1:
-            given = f"{self.real_penalty} and {self.real_penalty_every}"
-            raise ValueError(f"real_penalty must not be negative, real_penalty_every at least 1, got {given}")
         if self.tie_background and self.n_backgrounds != self.n_children:
             raise ValueError(f"b = c needs n_backgrounds = n_children, got {self.n_backgrounds} and {self.n_children}")
         if self.n_children < self.n_parents:
@@ -272,7 +301,7 @@ class BackgroundCritic(nn.Module):
         self.real = nn.Conv2d(channels, 1, 4)
         self.background = nn.Conv2d(channels, 1, 4)
         orthogonal_init(self)
-        if config.spectral_norm and not config.real_penalty:
+        if config.judge_norm == "spectral":
             add_spectral_norm(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -385,14 +414,20 @@ def critic_loss(real: Tensor, fake: Tensor, hinge: bool, weights: Tensor | None 
     return (weights * lost_real).sum() / weights.sum().clamp(min=1) + lost_fake.mean()
 
 
+def judge_loss(
+    config: JudgeConfig, step: int, discriminator: ObjectDiscriminator, real: Tensor, fakes: Sequence[Tensor]
+) -> Tensor:
+    """What D minimises: real pictures (B, ...) -> 1, those of each of `fakes` -> 0; in some steps, with R1."""
+    judged = discriminator.judge(real)
+    loss = sum(critic_loss(judged, discriminator.judge(fake.detach()), config.judge_hinge) for fake in fakes)
+    if r1 := config.penalty_weight(step):
+        loss = loss + r1 * real_penalty(lambda x: discriminator.judge(x).sum(), real) / len(real)
+    return loss
+
+
 def generator_loss(fake: Tensor, hinge: bool) -> Tensor:
     """The generator's adversarial loss from logits: -D (hinge) or binary cross entropy against "real"."""
     return -fake.mean() if hinge else F.softplus(-fake).mean()
-
-
-def penalty_weight(weight: float, every: int, step: int) -> float:
-    """The weight of R1 in a step: it is computed once in `every` steps, with `every` times half the weight, and 0 otherwise."""
-    return weight / 2 * every * (step % every == 0)
 
 
 def area_loss(mask: Tensor, low: float, high: float) -> Tensor:
@@ -443,8 +478,7 @@ class FineGAN(nn.Module):
         z_parent = config.z_dim - (config.z_background or 0)
         self.generator = Generator(config)
         self.background_critic = BackgroundCritic(config)  # D_b
-        size, norm = config.image_size, "spectral" if config.spectral_norm else "batch"
-        reads = {"judges": False, "norm": norm}
+        size, reads = config.image_size, {"judges": False, "norm": config.reader_norm}
         widths = config.reader_widths or config.object_widths
         width = widths[-1] if config.reader_widths else config.head_width
         channels = 1 if config.parent_from_mask else 3
@@ -453,9 +487,8 @@ class FineGAN(nn.Module):
         )
         self.child_discriminator = ObjectDiscriminator(  # D_c and Q_c
             size, config.object_widths, config.head_width, (config.n_children,), judges=True,
-            norm="none" if config.real_penalty else norm,
+            norm=config.judge_norm,
         )  # fmt: skip
-        self.hinge = config.hinge and not config.real_penalty
         readers = [*self.parent_reader.parameters(), *self.child_discriminator.code_features.parameters()]
         readers += self.child_discriminator.code.parameters()
         if config.pose_information:
@@ -546,10 +579,6 @@ class FineGAN(nn.Module):
         self.step += 1
         return losses
 
-    def penalised(self) -> float:
-        """The weight of R1 in this step, 0 in most."""
-        return penalty_weight(self.config.real_penalty, self.config.real_penalty_every, int(self.step))
-
     def update_background_critic(self, batch: dict[str, Tensor], fake: Tensor) -> dict[str, Tensor]:
         """D_b: real cells that see background only -> 1, fake cells -> 0; and which real cells see background only."""
         config, size = self.config, self.config.background_size
@@ -562,20 +591,17 @@ class FineGAN(nn.Module):
         real, is_background = self.background_critic(scene)
         weights = patch_weights(box, real.shape[-1], self.background_critic.receptive_field, self.background_critic.stride)
         judged, _ = self.background_critic(self._for_background_critic(fake))
-        loss = critic_loss(real, judged, self.hinge, weights)
-        if self.penalised():
+        loss = critic_loss(real, judged, config.judge_hinge, weights)
+        if r1 := config.penalty_weight(int(self.step)):
             penalty = real_penalty(lambda x: (weights * self.background_critic(x)[0]).sum(), scene)
-            loss = loss + self.penalised() * penalty / weights.sum().clamp(min=1)
+            loss = loss + r1 * penalty / weights.sum().clamp(min=1)
         loss = config.background_weight * loss + F.binary_cross_entropy_with_logits(is_background, weights)
         self._update("background_critic", loss)
         return {"d_background": loss.detach()}
 
     def update_child_discriminator(self, image: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """D_c: real objects -> 1, generated children -> 0."""
-        discriminator = self.child_discriminator
-        loss = critic_loss(discriminator.judge(image), discriminator.judge(fake), self.hinge)
-        if self.penalised():
-            loss = loss + self.penalised() * real_penalty(lambda x: discriminator.judge(x).sum(), image) / len(image)
+        loss = judge_loss(self.config, int(self.step), self.child_discriminator, image, [fake])
         self._update("child_discriminator", loss)
         return {"d_child": loss.detach()}
 
@@ -584,7 +610,7 @@ class FineGAN(nn.Module):
         config = self.config
         real, is_background = self.background_critic(self._for_background_critic(background))
         losses = {
-            "g_background": config.background_weight * generator_loss(real, self.hinge),
+            "g_background": config.background_weight * generator_loss(real, config.judge_hinge),
             "g_background_class": F.softplus(-is_background).mean(),
         }
         if config.background_information:
@@ -603,7 +629,7 @@ class FineGAN(nn.Module):
             foreground, mask = self.generator.draw_child(fake.feature, fake.parent_mask, c)
         (child_logits,) = self.child_discriminator.read(foreground * mask)
         losses = {
-            "g_child": generator_loss(self.child_discriminator.judge(fake.image), self.hinge),
+            "g_child": generator_loss(self.child_discriminator.judge(fake.image), config.judge_hinge),
             "p_information": F.cross_entropy(parent_logits, codes.p),
             "c_information": F.cross_entropy(child_logits, c),
         }
