@@ -8,7 +8,8 @@ NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
 BIN := .venv/bin
 TRAINED := oracle finegan infogan mixnmatch_code mixnmatch ds_comgan ds_comgan_segmenter face_oracle uniform_posterior stargan \
   gmvae
-STAGED := mixnmatch_code ds_comgan
+# Presets that come before laptop, in order.
+STAGES := mixnmatch_code:first ds_comgan:first ds_comgan:second
 SHIPPED := $(filter-out mixnmatch_code ds_comgan,$(TRAINED))
 
 .DEFAULT_GOAL := help
@@ -49,9 +50,10 @@ checkpoints: setup ## retrain what data/checkpoints ships (hours)
 	@echo "Ctrl-C stops with a snapshot; the same command goes on from there."
 	@mkdir -p data/checkpoints
 	@for name in $(TRAINED); do \
-	  case " $(STAGED) " in *" $$name "*) \
-	    $(BIN)/python -m tutorial_lib train $$name --preset first --folder runs/$${name}_first --resume || exit 1;; \
-	  esac; \
+	  for stage in $(STAGES); do case "$$stage" in "$$name":*) \
+	    preset="$${stage#*:}"; \
+	    $(BIN)/python -m tutorial_lib train $$name --preset $$preset --folder runs/$${name}_$$preset --resume || exit 1;; \
+	  esac; done; \
 	  $(BIN)/python -m tutorial_lib train $$name --preset laptop --folder runs/$$name --resume || exit 1; \
 	  case " $(SHIPPED) " in *" $$name "*) \
 	    cp runs/$$name/model.safetensors data/checkpoints/$$name.safetensors && \

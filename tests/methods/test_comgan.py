@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 from torch import nn
+from torch.autograd.functional import jacobian
 from torch.utils.data import Dataset
 
 from tutorial_lib.data.birds import PaperBirds
@@ -34,7 +35,9 @@ DS = PRESETS["ds_comgan"]["smoke"].method
 SEGMENTER = PRESETS["ds_comgan_segmenter"]["smoke"].method
 METHODS = ("comgan", "ds_comgan", "ds_comgan_segmenter")
 # Published losses, norms and rates; and the sizes of the smoke presets.
-AS_PUBLISHED = {name: getattr(ComGANConfig(), name) for name in ("spectral_norm", "hinge", "learning_rate", "betas")}
+AS_PUBLISHED = {
+    name: getattr(ComGANConfig(), name) for name in ("spectral_norm", "hinge", "real_penalty", "learning_rate", "betas")
+}
 PUBLISHED = replace(SMOKE, **AS_PUBLISHED)
 
 
@@ -523,6 +526,23 @@ def test_reads_nothing_but_the_picture_of_a_labelled_batch(method):
 
 
 # ---- departures
+
+
+@pytest.mark.parametrize(("config", "loss"), [(SMOKE, "d"), (DS, "d"), (SEGMENTER, "d_mask")])
+def test_judge_is_penalised_once_in_so_many_steps(config, loss, batch):
+    model = make(config, real_penalty=0.3, real_penalty_every=2)
+    for optimizer in model.optimizers.values():
+        optimizer.param_groups[0]["lr"] = 0.0
+    codes = model.sample_codes(8)
+    with_penalty, without, again = (float(model.training_step(batch, codes)[loss]) for _ in range(3))
+    assert with_penalty == again
+    if loss == "d":
+        judge, real = model.discriminator.judge, batch["image"].as_subclass(torch.Tensor)
+    else:
+        with torch.no_grad():
+            judge, real = model.mask_discriminator.judge, model.generate(codes).mask
+    squared = torch.stack([jacobian(lambda x: judge(x).sum(), x[None]).square().sum() for x in real]).mean()
+    assert with_penalty - without == pytest.approx(2 * 0.3 / 2 * float(squared), rel=1e-3)
 
 
 @pytest.mark.parametrize("biased", [False, True])
