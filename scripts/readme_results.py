@@ -32,12 +32,14 @@ def beside(name: str, value: float, bars: dict[str, tuple[str, float]]) -> str:
     return f"{'≥' if sign == '>=' else '≤'} {limit:.2f}{'' if reached(name, value, bars) else ' (missed)'}"
 
 
-def shown(name: str, value: float, bars: dict[str, tuple[str, float]]) -> str:
-    """The figure, to two places, or as many more as show that it missed its bar."""
-    places = 2
-    while name in bars and f"{value:.{places}f}" == f"{bars[name][1]:.{places}f}" and not reached(name, value, bars):
+def measured(name: str, figures: dict[str, float], bars: dict[str, tuple[str, float]]) -> tuple[str, str]:
+    """A figure, to two places or as many more as show that it missed its bar, and the bar, if there is one."""
+    value, places = figures[name], 2
+    if name not in bars:
+        return f"{value:.2f}", ""
+    while f"{value:.{places}f}" == f"{bars[name][1]:.{places}f}" and not reached(name, value, bars):
         places += 1
-    return f"{value:.{places}f}"
+    return f"{value:.{places}f}", beside(name, value, bars)
 
 
 def bars() -> str:
@@ -46,7 +48,8 @@ def bars() -> str:
     f = about["figures"]
 
     def row(label: str, name: str, text: str = "") -> tuple[str, str, str]:
-        return label, text or shown(name, f[name], BARS), beside(name, f[name], BARS)
+        figure, bar = measured(name, f, BARS)
+        return label, text or figure, bar
 
     rows = [
         row("control of *b* over background", "control.background"),
@@ -144,9 +147,7 @@ TABLE3 = {
 def mixes() -> str:
     """MixNMatch beside its bars."""
     f = card("mixnmatch")["figures"]
-    rows = [
-        (label, shown(name, f[name], mixnmatch.BARS), beside(name, f[name], mixnmatch.BARS)) for name, label in MIXES.items()
-    ]
+    rows = [(label, *measured(name, f, mixnmatch.BARS)) for name, label in MIXES.items()]
     rows += [
         ("FID; FineGAN's", f"{f['fid']:.1f}; {f['finegan.fid']:.1f}", ""),
         ("NMI, shape, features for *p* and *c* together; FineGAN's", f"{f['nmi.shape']:.2f}; {f['finegan.nmi.shape']:.2f}", ""),
@@ -183,9 +184,7 @@ def attributes() -> str:
     rows = []
     for name, (label, other) in ATTRIBUTES.items():
         theirs = "–" if other is None else f"{f[other]:.2f}"
-        rows.append(
-            (label, shown(name, f[name], uniform_posterior.BARS), beside(name, f[name], uniform_posterior.BARS), theirs)
-        )
+        rows.append((label, *measured(name, f, uniform_posterior.BARS), theirs))
     swaps = ", ".join(f"{f[f'swap.{name}']:.2f}" for name in ("identity", "illumination", "gaze"))
     rows += [
         ("results with the donor's identity, illumination, gaze", swaps, "", "–"),
@@ -270,10 +269,7 @@ SPLIT = {
 def split() -> str:
     """The label-relevant VAE beside its bars."""
     f = card("gmvae")["figures"]
-    rows = [
-        (label, shown(name, f[name], gmvae.BARS), beside(name, f[name], gmvae.BARS) if name in gmvae.BARS else "")
-        for name, label in SPLIT.items()
-    ]
+    rows = [(label, *measured(name, f, gmvae.BARS)) for name, label in SPLIT.items()]
     return markdown(("measured", "bar"), rows)
 
 

@@ -74,8 +74,10 @@ def test_finegans_data_show_its_background_critic_enough_background(name):
         size = preset.method.background_size
         cells = critic(torch.empty(1, 3, size, size))[0].shape[-1]
     box = preset.dataset().batch(range(60))["scene_box"].as_subclass(torch.Tensor) * (size / preset.method.image_size)
-    # Centred on the bird as `image` is, less than one cell in a hundred is free of the box.
-    assert patch_weights(box, cells, critic.receptive_field, critic.stride).mean() > 0.1
+    # Centred on the bird as `image` is, less than one cell in a hundred is free of the box. A cell of the laptop preset's
+    # critic sees 34 of 64 pixels, more than of the others'.
+    least = 0.1 if name == "laptop" else 0.15
+    assert patch_weights(box, cells, critic.receptive_field, critic.stride).mean() > least
 
 
 def test_unknown_field_is_named():

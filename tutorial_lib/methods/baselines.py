@@ -120,7 +120,7 @@ class InfoGAN(nn.Module):
         config, image = self.config, batch["image"]
         z, c = self.sample_codes(len(image)) if codes is None else codes
         fake = self.generator(z, c)
-        d_loss = judge_loss(config, int(self.step), self.discriminator, image, [fake])
+        d_loss = judge_loss(config, self.step, self.discriminator, image, [fake])
         self._update("discriminator", d_loss)
         with frozen(self.discriminator.trunk, self.discriminator.real):
             (logits,) = self.discriminator.read(fake)

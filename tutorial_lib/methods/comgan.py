@@ -238,7 +238,7 @@ class ComGAN(nn.Module):
         fake = self.generator(self.sample_codes(len(image)) if z is None else z)
 
         # max over D: the real picture -> 1, the composed one -> 0
-        d_loss = judge_loss(config, int(self.step), self.discriminator, image, [fake.image])
+        d_loss = judge_loss(config, self.step, self.discriminator, image, [fake.image])
         _update(self.optimizers["discriminator"], d_loss)
 
         # min over phi, F, B, M: the composed picture -> 1. Its gradients are watched before the regulariser adds its own,
@@ -453,7 +453,7 @@ class DSComGAN(nn.Module):
         pictures = {"image": fake.image} | ({} if fake.direct is None else {"direct": fake.direct})
 
         # max over D: the real picture -> 1, the composed one and X_z -> 0
-        d_loss = judge_loss(config, int(self.step), self.discriminator, image, [*pictures.values()])
+        d_loss = judge_loss(config, self.step, self.discriminator, image, [*pictures.values()])
         _update(self.optimizers["discriminator"], d_loss)
 
         with frozen(self.discriminator):
@@ -561,7 +561,7 @@ class Segmenter(DSComGAN):
         of_fake, of_real = self.unet(fake.image), self.unet(image)
 
         # max over D_m: the generator's mask M -> 1, S(x fake) and S(x real) -> 0
-        d_loss = judge_loss(config, int(self.step), self.mask_discriminator, fake.mask, [of_fake, of_real])
+        d_loss = judge_loss(config, self.step, self.mask_discriminator, fake.mask, [of_fake, of_real])
         _update(self.optimizers["mask_discriminator"], d_loss)
 
         with frozen(self.mask_discriminator):

@@ -40,7 +40,7 @@ from tutorial_lib.layers import (
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeConfig:
-    """What keeps discriminators that tell real from generated pictures from winning: BatchNorm, published, or a departure."""
+    """How judges, which tell real from generated pictures, are kept from winning: BatchNorm, as published, or a departure."""
 
     spectral_norm: bool = False  # in all discriminators, instead of BatchNorm
     hinge: bool = False  # adversarial loss instead of binary cross entropy
@@ -69,9 +69,11 @@ class JudgeConfig:
         """Whether its loss is the hinge loss."""
         return self.hinge and not self.real_penalty
 
-    def penalty_weight(self, step: int) -> float:
+    def penalty_weight(self, step: Tensor) -> float:
         """The weight of R1 in a step: half of `real_penalty`, as many times as it is seldom computed, and 0 in between."""
-        return self.real_penalty / 2 * self.real_penalty_every * (step % self.real_penalty_every == 0)
+        if not self.real_penalty or int(step) % self.real_penalty_every:  # without R1 no GPU is waited for
+            return 0.0
+        return self.real_penalty / 2 * self.real_penalty_every
 
 
 @dataclass(frozen=True)
@@ -415,7 +417,7 @@ def critic_loss(real: Tensor, fake: Tensor, hinge: bool, weights: Tensor | None 
 
 
 def judge_loss(
-    config: JudgeConfig, step: int, discriminator: ObjectDiscriminator, real: Tensor, fakes: Sequence[Tensor]
+    config: JudgeConfig, step: Tensor, discriminator: ObjectDiscriminator, real: Tensor, fakes: Sequence[Tensor]
 ) -> Tensor:
     """What D minimises: real pictures (B, ...) -> 1, those of each of `fakes` -> 0; in some steps, with R1."""
     judged = discriminator.judge(real)
@@ -486,9 +488,8 @@ class FineGAN(nn.Module):
             size, widths, width, (config.n_parents,), channels=channels, **reads
         )
         self.child_discriminator = ObjectDiscriminator(  # D_c and Q_c
-            size, config.object_widths, config.head_width, (config.n_children,), judges=True,
-            norm=config.judge_norm,
-        )  # fmt: skip
+            size, config.object_widths, config.head_width, (config.n_children,), judges=True, norm=config.judge_norm
+        )
         readers = [*self.parent_reader.parameters(), *self.child_discriminator.code_features.parameters()]
         readers += self.child_discriminator.code.parameters()
         if config.pose_information:
@@ -592,7 +593,7 @@ class FineGAN(nn.Module):
         weights = patch_weights(box, real.shape[-1], self.background_critic.receptive_field, self.background_critic.stride)
         judged, _ = self.background_critic(self._for_background_critic(fake))
         loss = critic_loss(real, judged, config.judge_hinge, weights)
-        if r1 := config.penalty_weight(int(self.step)):
+        if r1 := config.penalty_weight(self.step):
             penalty = real_penalty(lambda x: (weights * self.background_critic(x)[0]).sum(), scene)
             loss = loss + r1 * penalty / weights.sum().clamp(min=1)
         loss = config.background_weight * loss + F.binary_cross_entropy_with_logits(is_background, weights)
@@ -601,7 +602,7 @@ class FineGAN(nn.Module):
 
     def update_child_discriminator(self, image: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """D_c: real objects -> 1, generated children -> 0."""
-        loss = judge_loss(self.config, int(self.step), self.child_discriminator, image, [fake])
+        loss = judge_loss(self.config, self.step, self.child_discriminator, image, [fake])
         self._update("child_discriminator", loss)
         return {"d_child": loss.detach()}
 

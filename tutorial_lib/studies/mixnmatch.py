@@ -237,7 +237,7 @@ ABLATIONS: dict[str, tuple[str, str, str, str, dict]] = {
     "no_paired": (*_CODE, {"paired": False}),
     "no_reprediction": (*_CODE, {"reprediction": "none"}),
     "tied": (*_CODE, {"reprediction": "tied"}),
-    "redraw": (*_CODE, {"redraw_weight": 20.0}),
+    "redraw": (*_CODE, {"redraw_weight": PRESETS["mixnmatch_code"]["laptop"].method.redraw_weight}),
     "feature_short": (*_FEATURE, {"feature_l1_weight": 1.0}),
     "no_l1": (*_FEATURE, {"feature_l1_weight": 0.0}),
     "no_adversarial": (*_FEATURE, {"feature_l1_weight": 1.0, "feature_adversarial_weight": 0.0}),

@@ -20,7 +20,7 @@ from tutorial_lib.data.moons import ThreeMoons
 from tutorial_lib.data.photos import CIFAR10, CIFAR100, CLEVR6, CUB, Flowers102, PhotoFolder, StanfordCars, StanfordDogs
 from tutorial_lib.methods.baselines import CVAEGAN, CVAEGANConfig, InfoGAN, InfoGANConfig, StarGAN, StarGANConfig
 from tutorial_lib.methods.comgan import ComGAN, ComGANConfig, DSComGAN, DSComGANConfig, Segmenter, SegmenterConfig
-from tutorial_lib.methods.finegan import CodePredictor, CodePredictorConfig, FineGAN, FineGANConfig
+from tutorial_lib.methods.finegan import CodePredictor, CodePredictorConfig, FineGAN, FineGANConfig, JudgeConfig
 from tutorial_lib.methods.gmvae import GMVAE, GMVAEConfig, NetworkConfig
 from tutorial_lib.methods.mixnmatch import CodeMode, CodeModeConfig, MixNMatch, MixNMatchConfig
 from tutorial_lib.methods.uniform_posterior import ShallowConfig, ShallowModel, UniformPosterior, UniformPosteriorConfig
@@ -187,7 +187,7 @@ _FINEGAN = {
 def _infogan(preset: str, width: int, widths: tuple[int, ...]) -> Preset:
     base = _FINEGAN[preset]
     names = ["image_size", "z_dim", "object_widths", "head_width", "learning_rate", "betas"]
-    names += ["spectral_norm", "hinge", "real_penalty", "real_penalty_every"]
+    names += [f.name for f in fields(JudgeConfig)]
     same = {name: getattr(base.method, name) for name in names}
     config = InfoGANConfig(n_classes=base.method.n_children, width=width, widths=widths, **same)
     # As many updates of the discriminator as FineGAN's D_c gets.
@@ -362,11 +362,11 @@ _DS_COMGAN["laptop"] = Preset(
 )
 
 
-def _segmenter(preset: str, run: RunSettings, start: str | None = None, **changes) -> Preset:
+def _segmenter(preset: str, run: RunSettings, start: str | None = None, **sizes) -> Preset:
     """The generator's config and data, and a U-Net that learns from it."""
     base = _DS_COMGAN[preset]
     same = {f.name: getattr(base.method, f.name) for f in fields(base.method)}
-    return Preset(SegmenterConfig(**same | changes), data=base.data, run=run, start=start)
+    return Preset(SegmenterConfig(**same, **sizes), data=base.data, run=run, start=start)
 
 
 _SEGMENTER = {
@@ -376,14 +376,11 @@ _SEGMENTER = {
     # (0.68); trained on, it learns the generator's hand and forgets the birds (0.62 after 600, 0.48 after 1,000). That was with
     # the second stage's generator; with the third's it is 0.73 after 400, and 0.70 in a run of 800.
     "laptop": _segmenter(
-        "laptop",
+        "second",  # the generator's sizes, and for D_m spectral norm and offsets: R1 was only tried on pictures
         RunSettings(steps=400, batch_size=16, ema_decay=0.998, decay_from=0.5, log_every=50, snapshot_every=100),
         start="runs/ds_comgan/model.safetensors",
         unet_widths=(12, 24, 48, 96),
         consistency_weight=200.0,
-        **_STEADY_COMGAN,
-        critic_bias=True,
-        real_penalty=0.0,
     ),
     "paper": _segmenter("paper", _DS_COMGAN["paper"].run, start="runs/ds_comgan/model.safetensors"),
 }
@@ -656,7 +653,7 @@ def on_photos(method: str, preset: str, layout: str) -> Preset:
     start = base.start
     if start is not None and Path(start).suffix != ".safetensors":
         start = None
-        changes["background_first"] = _FINEGAN["laptop" if preset == "first" else preset].method.background_first
+        changes["background_first"] = _FINEGAN["laptop"].method.background_first  # which the shipped FineGAN had
     config = replace(base.method, **{name: value for name, value in changes.items() if name in known})
     wanted = {"size": base.method.image_size, "split": kind.splits[0], "scene": "wander" in base.data}
     arguments = inspect.signature(kind).parameters
