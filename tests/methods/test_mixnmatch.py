@@ -102,6 +102,7 @@ def test_wrong_config_is_named(changes, message):
     [
         ({"extractor_up": (8,)}, "one entry less than extractor_down"),
         ({"feature_l1_weight": 0, "feature_adversarial_weight": 0}, "S needs one of"),
+        ({"feature_redraw_weight": -1.0}, "feature_redraw_weight must not be negative, got -1.0"),
     ],
 )
 def test_wrong_config_of_feature_mode_is_named(changes, message):
@@ -382,6 +383,7 @@ def test_second_stage_trains_extractor_and_critic_only(batch):
         ({}, {"d_feature", "g_feature", "feature_l1"}),
         ({"feature_l1_weight": 0.0}, {"d_feature", "g_feature"}),
         ({"feature_adversarial_weight": 0.0}, {"feature_l1"}),
+        ({"feature_redraw_weight": 1.0}, {"d_feature", "g_feature", "feature_l1", "feature_redraw"}),
     ],
 )
 def test_ablations_of_the_second_stage_leave_losses_out(changes, names, batch):
@@ -407,6 +409,16 @@ def test_second_stage_learns_the_features_of_generated_pictures(batch):
     codes = model.sample_codes(8)
     first, *_, last = (float(model.training_step(batch, codes)["feature_l1"]) for _ in range(60))
     assert last < 0.5 * first
+
+
+def test_second_stage_learns_to_redraw_real_pictures(batch, pictures):
+    model = both_modes(feature_redraw_weight=10.0, feature_l1_weight=0.1, feature_adversarial_weight=0.0).train()
+    with torch.no_grad():
+        codes = model.encode(pictures)
+        redrawn = model.generator(codes, model.extractor(pictures)).image  # as in `mix`: background and texture by their codes
+    losses = [float(model.training_step(batch)["feature_redraw"]) for _ in range(40)]
+    assert losses[0] == pytest.approx(10 * float((redrawn - pictures).abs().mean()), rel=1e-4)
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_finished_networks_stay_in_eval_mode():

@@ -86,6 +86,9 @@ class MixNMatchConfig(CodeModeConfig):
     feature_l1_weight: float = 1.0  # of |S(G(y)) - phi|
     feature_adversarial_weight: float = 1.0
 
+    # ---- departure --------------------------------------------------------------------------------------------------------
+    feature_redraw_weight: float = 0.0  # of |x - G(S(x), E(x))|, background and texture as E reads them; only S learns from it
+
     def __post_init__(self):
         super().__post_init__()
         if len(self.extractor_up) != len(self.extractor_down) - 1:
@@ -96,6 +99,8 @@ class MixNMatchConfig(CodeModeConfig):
             raise ValueError(f"extractor_down halves a picture of {self.image_size} pixels {len(self.extractor_down)} times")
         if not self.feature_l1_weight and not self.feature_adversarial_weight:
             raise ValueError("S needs one of feature_l1_weight and feature_adversarial_weight")
+        if self.feature_redraw_weight < 0:
+            raise ValueError(f"feature_redraw_weight must not be negative, got {self.feature_redraw_weight}")
 
 
 # ---- encoders -------------------------------------------------------------------------------------------------------------
@@ -455,6 +460,11 @@ class MixNMatch(CodeMode):
         if config.feature_l1_weight:
             again = self.extractor(fake.image)
             terms["feature_l1"] = config.feature_l1_weight * F.l1_loss(again, fake.feature)
+        if config.feature_redraw_weight:
+            with torch.no_grad():
+                encoded = self._encode(image)
+            redrawn = self.generator(encoded, read).image
+            terms["feature_redraw"] = config.feature_redraw_weight * F.l1_loss(redrawn, image)
         self._update("extractor", sum(terms.values()))
         self.step += 1
         return losses | {name: loss.detach() for name, loss in terms.items()}
