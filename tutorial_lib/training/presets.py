@@ -264,9 +264,9 @@ _MIXNMATCH = {
         run=RunSettings(steps=6, batch_size=4, log_every=2, snapshot_every=3),
     ),
     # The published weight of L1 is 1. Keypoints of 400 held-out mixes after 400 steps: 11.0 pixels off at 1, 8.4 at 10, 7.8 at
-    # 100; after 1,200 at 100, 5.1. Generated pictures in changed colours, at 10: 10.3. That model at 3,500 steps, and 400 steps
-    # on from there in which S had real pictures redrawn (L1) at weight 20, 100, 500, on 600 mixes: keypoints 4.0, then 3.7, 3.0,
-    # 2.6 pixels off; IoU of the mask 0.77, then 0.78, 0.82, 0.84; texture kept 0.30, then 0.29, 0.29, 0.27.
+    # 100; after 1,200 at 100, 5.1. Generated pictures in changed colours, at 10: 10.3. After 3,500 steps at 100, and 400 in
+    # which S also redrew real pictures (L1) at weight 20, 100, 500, on 600 mixes: keypoints 4.0, then 3.7, 3.0, 2.6 pixels off;
+    # IoU of the mask 0.77, then 0.78, 0.82, 0.84; texture kept in 0.30, then 0.29, 0.29, 0.27 of the mixes.
     "laptop": Preset(
         _feature_mode(
             _CODE_MODE["laptop"].method, extractor_same=(8, 8), extractor_down=(16, 32, 48, 64, 64),
