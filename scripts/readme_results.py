@@ -141,7 +141,7 @@ TABLE3 = {
     "no_l1": "… without L1",
     "no_adversarial": "… without the adversarial loss",
     "l1_more": "… with a hundred times the weight on L1",
-    "feature_redraw": "… and L1 of pictures redrawn, for S",
+    "redraw_at_once": "… and L1 of pictures redrawn, for S, from the start",
 }
 
 
