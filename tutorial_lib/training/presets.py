@@ -285,7 +285,7 @@ _MIXNMATCH["laptop"] = Preset(
     # On from there, S also has real pictures redrawn (L1), for a short while. 600 mixes before, and after 400 steps at weight
     # 20, 100, 500: keypoints 4.0, then 3.7, 3.0, 2.6 pixels off; IoU of the mask 0.77, then 0.78, 0.82, 0.84; texture kept in
     # 0.30, then 0.29, 0.29, 0.27. 1,000 mixes before, and after 400 and 1,000 steps at 500: 4.0, 2.6, 2.4; 0.77, 0.84, 0.85;
-    # 0.29, 0.29, 0.29. From the start at 500, all 3,500 steps: 3.8, 0.72, 0.24.
+    # 0.29, 0.29, 0.29. From the start at 500, all 3,500 steps: 3.8, 0.72, 0.24, and masks one can see through.
     replace(_MIXNMATCH["first"].method, feature_redraw_weight=500.0),
     data=_MIXNMATCH["first"].data,
     run=replace(_MIXNMATCH["first"].run, steps=1000, ema_decay=0.99, decay_from=0.3),
