@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from tutorial_lib.training.presets import PRESETS
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
@@ -215,3 +217,20 @@ def test_the_readme_shows_the_figures_of_the_model_cards():
     readme = (ROOT / "README.md").read_text()
     assert readme.count("<!-- results:") == len(module.TABLES)
     assert module.filled(readme) == readme, "run python scripts/readme_results.py"
+
+
+def test_retraining_makes_each_stage_before_the_one_that_starts_from_it():
+    lines = (ROOT / "Makefile").read_text().replace("\\\n", " ").splitlines()
+    trained, stages = (
+        next(line for line in lines if line.startswith(f"{name} :=")).split()[2:] for name in ("TRAINED", "STAGES")
+    )
+    made = set()
+    for method in trained:
+        for stage in stages:
+            name, preset = stage.split(":")
+            if name == method:
+                assert PRESETS[name][preset].start in made | {None}
+                made.add(f"runs/{name}_{preset}/model.safetensors")
+        assert PRESETS[method]["laptop"].start in made | {None}
+        made |= {method, f"runs/{method}/model.safetensors"}
+    assert {stage.split(":")[0] for stage in stages} <= set(trained)
