@@ -449,7 +449,7 @@ _UNIFORM = {
             # These are means over the attributes; four times the published weight makes sums of them. At weight 1 the decoder
             # draws what C calls the donor's expression in three mixed pictures of four.
             disentanglement_weight=4.0, code_classification_weight=4.0, picture_classification_weight=4.0,
-            # Five times the published rate, for a third of the published steps; the judges' is higher still. At 2e-4 for all,
+            # Five times the published rate, for half of the published steps; the judges' is higher still. At 2e-4 for all,
             # the classifier of expressions, from which mixed pictures learn, was wrong about every seventh real picture after
             # 4,000 steps. And with WGAN-GP and one update of each the critic told nothing apart (mixed pictures scored higher
             # than real ones), nor did it at 4e-4 and 6e-4; at 5e-4 and 1e-3 it did, and blew up after 900 steps.
