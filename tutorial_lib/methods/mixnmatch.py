@@ -461,9 +461,7 @@ class MixNMatch(CodeMode):
             again = self.extractor(fake.image)
             terms["feature_l1"] = config.feature_l1_weight * F.l1_loss(again, fake.feature)
         if config.feature_redraw_weight:
-            with torch.no_grad():
-                encoded = self._encode(image)
-            redrawn = self.generator(encoded, read).image
+            redrawn = self.generator(self._encode(image), read).image
             terms["feature_redraw"] = config.feature_redraw_weight * F.l1_loss(redrawn, image)
         self._update("extractor", sum(terms.values()))
         self.step += 1
