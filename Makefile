@@ -9,7 +9,7 @@ BIN := .venv/bin
 TRAINED := oracle finegan infogan mixnmatch_code mixnmatch ds_comgan ds_comgan_segmenter face_oracle uniform_posterior stargan \
   gmvae
 # Presets that come before laptop, in order.
-STAGES := mixnmatch_code:first mixnmatch:first ds_comgan:first ds_comgan:second
+STAGES := mixnmatch_code:first mixnmatch:first ds_comgan:first ds_comgan:second uniform_posterior:first stargan:first
 SHIPPED := $(filter-out mixnmatch_code ds_comgan,$(TRAINED))
 
 .DEFAULT_GOAL := help

@@ -1,4 +1,5 @@
 import math
+from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 
@@ -21,6 +22,7 @@ from tutorial_lib.methods.uniform_posterior import (
     UniformPosteriorConfig,
     classification_loss,
     disentanglement_loss,
+    jittered,
     mixture,
     read_codes,
     shuffle,
@@ -114,6 +116,9 @@ def test_published_step_runs_on_a_processor_and_trains_every_network():
         ({"image_size": 34}, "encoder_widths halves a picture of 34 pixels 2 times"),
         ({"encoder_widths": (4,), "decoder_widths": ()}, "encoder_widths halves .* 0 times"),
         ({"judge_rate": 0.0}, "judge_rate must be greater than 0, got 0.0"),
+        ({"code_reconstruction_weight": -1.0}, "code_reconstruction_weight must not be negative, got -1.0"),
+        ({"classifier_dropout": 1.0}, r"classifier_dropout must lie in \[0, 1\), got 1.0"),
+        ({"classifier_jitter": -0.1}, r"classifier_jitter must lie in \[0, 1\), got -0.1"),
         ({"attributes": ()}, "attributes is empty"),
         ({"attributes": (("gaze", 3), ("gaze", 4))}, "names of their own.*gaze, gaze"),
         ({"attributes": (("rest", 3),)}, "other than 'rest' and 'image'"),
@@ -305,6 +310,49 @@ def test_reconstruction_loss_is_ten_times_l1_of_the_unshuffled_codes(batch):
     with torch.no_grad():
         expected = 10 * (batch["image"] - model.reconstruct(batch["image"])).abs().mean()
     torch.testing.assert_close(model.training_step(batch)["rec"], expected)
+
+
+def test_code_reconstruction_compares_codes_of_mixed_pictures_read_by_encoders_that_stay(batch, monkeypatch):
+    quiet = {f"{name}_weight": 0.0 for name in ("adversarial", "disentanglement", "code_classification",
+                                                "picture_classification", "reconstruction")}  # fmt: skip
+    model = make(**quiet, code_reconstruction_weight=3.0)
+    monkeypatch.setattr("tutorial_lib.methods.uniform_posterior.shuffle", lambda codes, labels: (codes, labels))
+    reader = deepcopy(model).requires_grad_(False)
+    codes = model.encode(batch["image"])
+    again = reader._encode(model.decode(codes))  # unshuffled, a mixed picture is the reconstruction
+    expected = 3 * sum((again[name] - codes[name].detach()).abs().mean() for name in codes) / len(codes)
+    learners = [*model.encoders.parameters(), *model.decoder.parameters()]
+    gradients = torch.autograd.grad(expected, learners)
+    torch.testing.assert_close(model.training_step(batch)["rec_code"], expected.detach())
+    for parameter, gradient in zip(learners, gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-3)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_jitter_changes_contrast_and_brightness_of_each_picture(pictures):
+    torch.manual_seed(0)
+    found = jittered(pictures, 0.4)
+    assert jittered(pictures, 0.0) is pictures
+    lines = [np.polyfit(x.flatten().numpy(), y.flatten().numpy(), 1) for x, y in zip(pictures, found, strict=True)]
+    scales, shifts = np.array(lines).T
+    for x, y, scale, shift in zip(pictures, found, scales, shifts, strict=True):
+        torch.testing.assert_close(y, float(scale) * x + float(shift), atol=1e-5, rtol=0)
+    assert (abs(scales - 1) <= 0.4).all() and (abs(shifts) <= 0.4).all()
+    assert len(set(scales.round(4))) == len(pictures) and scales.std() > 0.05 and shifts.std() > 0.05
+
+
+def test_dropout_and_jitter_are_for_the_classifiers_own_lessons(batch, monkeypatch):
+    """Of real pictures they see changed copies and half of the features; codes and mixed pictures are read in full."""
+    seen, dropped = [], []
+    dropout = F.dropout
+    monkeypatch.setattr(F, "dropout", lambda x, p: (dropped.append(p), dropout(x, p))[1])
+    model = make(classifier_dropout=0.5, classifier_jitter=0.4)
+    for classifier in model.classifiers.values():
+        classifier.features.register_forward_hook(lambda layer, given, found: seen.append(given[0]))
+    model.training_step(batch)
+    n = len(model.classifiers)
+    assert dropped == [0.5] * n + [0.0] * n  # real pictures, then mixed ones
+    assert all(x is seen[0] for x in seen[:n]) and not torch.equal(seen[0], batch["image"])
 
 
 def test_encoder_of_one_attribute_learns_from_every_other_attributes_classifier(batch):

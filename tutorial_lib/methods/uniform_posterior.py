@@ -77,6 +77,11 @@ class UniformPosteriorConfig(AttributeConfig):
     # ---- departures -------------------------------------------------------------------------------------------------------
     hinge: bool = False  # hinge loss of a spectrally normalised critic (Miyato et al. 2018), in the place of Eq. 9
     judge_rate: float | None = None  # of the critic and the classifiers (Heusel et al. 2017); None: learning_rate
+    code_reconstruction_weight: float = 0.0  # of L1 between a mixed picture's codes and those it was drawn from
+    # What keeps classifiers from learning people by heart: the share of features that they do without in each update, and by
+    # how much at most brightness and contrast of the pictures that they learn from are changed.
+    classifier_dropout: float = 0.0
+    classifier_jitter: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -94,6 +99,11 @@ class UniformPosteriorConfig(AttributeConfig):
             )
         if self.judge_rate is not None and not self.judge_rate > 0:
             raise ValueError(f"judge_rate must be greater than 0, got {self.judge_rate}")
+        if self.code_reconstruction_weight < 0:
+            raise ValueError(f"code_reconstruction_weight must not be negative, got {self.code_reconstruction_weight}")
+        for name in ("classifier_dropout", "classifier_jitter"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         entry = (self.classifier_widths[-1], *[self.image_size >> len(self.classifier_widths)] * 2)
         if self.code_shape != entry:
             raise ValueError(
@@ -169,8 +179,8 @@ class Classifier(nn.Module):
         self.code_shape = config.code_shape
         self.logits = nn.Linear(prod(config.code_shape), n_classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.read(self.features(images))
+    def forward(self, images: Tensor, *, dropout: float = 0.0) -> Tensor:
+        return self.read(F.dropout(self.features(images), dropout))
 
     def read(self, code: Tensor) -> Tensor:
         """Logits of codes, which enter at the last layer: no parameters of their own."""
@@ -248,6 +258,14 @@ def shuffle(codes: Codes, labels: Labels) -> tuple[Codes, dict[str, Tensor]]:
         order = torch.randperm(len(label), device=label.device)
         shuffled[name], expected[name] = codes[name][order], label[order]
     return shuffled, expected
+
+
+def jittered(images: Tensor, jitter: float) -> Tensor:
+    """Each picture (B, 3, H, W) times 1 ± jitter, plus ± jitter: its contrast and brightness changed at random."""
+    if not jitter:
+        return images
+    scale, shift = (jitter * (2 * torch.rand(len(images), 1, 1, 1, device=images.device) - 1) for _ in range(2))
+    return images * (1 + scale) + shift
 
 
 def wasserstein_loss(critic: nn.Module, real: Tensor, fake: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
@@ -453,7 +471,9 @@ class UniformPosterior(nn.Module):
         _update(self.optimizers["critic"], judged["d"])
 
         # C: −log C_m(y_m | x) of real pictures with their true labels, and of nothing else
-        c = classification_loss({name: classify(image) for name, classify in self.classifiers.items()}, labels)
+        seen, dropout = jittered(image, config.classifier_jitter), config.classifier_dropout
+        logits = {name: classify(seen, dropout=dropout) for name, classify in self.classifiers.items()}
+        c = classification_loss(logits, labels)
         _update(self.optimizers["classifiers"], c)
 
         # G: L_adv + L_dis + L_cls of codes + L_cls of pictures + L_rec, each times its λ                       (Eq. 8)
@@ -467,10 +487,18 @@ class UniformPosterior(nn.Module):
                 "cls_picture": config.picture_classification_weight * classification_loss(of_mixed, expected),
                 "rec": config.reconstruction_weight * F.l1_loss(again, image),  # E |x − D(E(x))|              (Eq. 2)
             }
+            if config.code_reconstruction_weight:
+                losses["rec_code"] = config.code_reconstruction_weight * self._code_reconstruction(mixed, shuffled)
             _update(self.optimizers["generator"], sum(losses.values()))
         self.step += 1
         losses |= judged | {"c": c}
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _code_reconstruction(self, mixed: Tensor, codes: Codes) -> Tensor:
+        """E |E(x̃') − z'| (Huang et al. 2018, "latent reconstruction"). What reads x̃' is held still, and the goal z' too."""
+        with frozen(self.encoders):
+            found = self._encode(mixed)
+        return sum(F.l1_loss(found[name], code.detach()) for name, code in codes.items()) / len(codes)
 
 
 # ---- the shallow model (section IV-B1) -------------------------------------------------------------------------------------
