@@ -46,7 +46,7 @@ notebooks: setup ## run every notebook and store its outputs (one: NOTEBOOKS=not
 	$(BIN)/python -m nbconvert --to notebook --inplace --CoalesceStreamsPreprocessor.enabled=True $(NOTEBOOKS)
 
 checkpoints: setup ## retrain what data/checkpoints ships (hours)
-	@echo "Training $(TRAINED), then the ablations: about twelve hours on one CPU core; less on a GPU."
+	@echo "Training $(TRAINED), then the ablations: about fourteen hours on one CPU core; less on a GPU."
 	@echo "Ctrl-C stops with a snapshot; the same command goes on from there."
 	@mkdir -p data/checkpoints
 	@for name in $(TRAINED); do \
