@@ -180,6 +180,7 @@ class Classifier(nn.Module):
         self.logits = nn.Linear(prod(config.code_shape), n_classes)
 
     def forward(self, images: Tensor, *, dropout: float = 0.0) -> Tensor:
+        """Logits of pictures. dropout: the share of the features that the last layer does without, at random."""
         return self.read(F.dropout(self.features(images), dropout))
 
     def read(self, code: Tensor) -> Tensor:
