@@ -122,6 +122,23 @@ def test_missing_checkpoint_is_one_line_and_status_2(trained, capsys):
     assert message.endswith(": toy\n")
 
 
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ("runs/uniform_posterior_first/model.safetensors",
+         "makes it: python -m tutorial_lib train uniform_posterior --preset first --folder runs/uniform_posterior_first\n"),
+        ("runs/mixnmatch_code/model.safetensors",
+         "makes it: python -m tutorial_lib train mixnmatch_code, with the preset of this one\n"),
+        ("runs/elsewhere/model.safetensors", ": none\n"),
+    ],
+)  # fmt: skip
+def test_missing_stage_is_named_with_the_command_that_makes_it(command_line, capsys, tmp_path, monkeypatch, start, said):
+    monkeypatch.chdir(tmp_path)
+    assert command_line(["train", "uniform_posterior", "--preset", "smoke", "--start", start]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: no checkpoint at {start}") and message.endswith(said)
+
+
 def test_evaluate_prints_one_json_object_and_nothing_else(trained, capsys, monkeypatch):
     def evaluate(method, card):
         print("a study that talks")

@@ -365,7 +365,8 @@ _DS_COMGAN["second"] = Preset(
 _DS_COMGAN["laptop"] = Preset(
     # Another one, with FineGAN's R1 and rates, finds heads and eyes: in 1,500 steps some, in 5,000 nearly all. From the
     # beginning it left the sides to chance: of two runs one drew paper in F and half the bird in B, and bounds on the masks'
-    # area made blobs of them (two runs).
+    # area made blobs of them (two runs). Shapes get fewer with time: of 1,000 birds 26 % are ducks after 1,500 steps, and 54 %
+    # after 5,000; flamingos 48 %, then 36 %.
     replace(_DS_COMGAN["first"].method, learning_rate=_STEADY["learning_rate"], real_penalty=_STEADY["real_penalty"]),
     data=_DS_COMGAN["first"].data,
     run=replace(_DS_COMGAN["first"].run, steps=5000, decay_from=0.6),
