@@ -86,6 +86,13 @@ def test_method_that_needs_factors_says_so(command_line, capsys):
     assert "error: oracle learns every factor of rendered pictures" in capsys.readouterr().err
 
 
+def test_missing_stage_is_to_be_trained_on_the_same_photographs(command_line, capsys):
+    start = "runs/mixnmatch_code_first/model.safetensors"
+    assert command_line(["train", "mixnmatch_code", "--preset", "smoke", "--photos", "mine", "--start", start]) == 2
+    command = "train mixnmatch_code --preset first --folder runs/mixnmatch_code_first --photos mine --layout folder"
+    assert capsys.readouterr().err.endswith(f"python -m tutorial_lib {command}\n")
+
+
 def test_check_says_that_a_copy_is_right_and_draws_samples(command_line, monkeypatch, capsys):
     monkeypatch.setattr(CUB, "counts", {"all": 3, "train": 2, "test": 1})
     write_cub(Path("birds"))

@@ -80,15 +80,16 @@ def train_command(method_name: str, preset_name: str, photos_layout: str | None 
     return Train
 
 
-def start_from(method: torch.nn.Module, start: str) -> dict[str, Any]:
+def start_from(method: torch.nn.Module, preset: Preset) -> dict[str, Any]:
     """`checkpoints.start_from`; if there is no such checkpoint, but an earlier stage that makes it, the error names that."""
     try:
-        return checkpoints.start_from(method, start)
+        return checkpoints.start_from(method, preset.start)
     except FileNotFoundError as error:
-        stages = {f"runs/{name}": f"{name}, with the preset of this one" for name in PRESETS}
+        photos = f" --photos {preset.data['root']} --layout {preset.source}" if "root" in preset.data else ""
+        stages = {f"runs/{name}": f"{name}{photos}, with the preset of this one" for name in PRESETS}
         for name, presets in PRESETS.items():
-            stages |= {f"runs/{name}_{p}": f"{name} --preset {p} --folder runs/{name}_{p}" for p in presets}
-        if (folder := Path(start).parent.as_posix()) not in stages:
+            stages |= {f"runs/{name}_{p}": f"{name} --preset {p} --folder runs/{name}_{p}{photos}" for p in presets}
+        if (folder := Path(preset.start).parent.as_posix()) not in stages:
             raise
         message = f"{error}. The stage before this one makes it: python -m tutorial_lib train {stages[folder]}"
         raise FileNotFoundError(message) from error
@@ -101,7 +102,7 @@ def run_training(preset: Preset, folder: Path, resume: bool) -> None:
     accelerator, run = Accelerator(), preset.run
     torch.manual_seed(run.seed)
     method = build(preset.method)
-    about = {} if preset.start is None else {"start": start_from(method, preset.start)}
+    about = {} if preset.start is None else {"start": start_from(method, preset)}
 
     def draw(progress: Progress) -> None:
         if progress.step % run.snapshot_every and progress.step != progress.steps:
