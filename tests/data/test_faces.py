@@ -14,6 +14,7 @@ from tutorial_lib.data.faces import (
     HELD_OUT,
     ILLUMINATIONS,
     NUISANCE,
+    PEOPLE,
     TRAINING,
     PaperFaces,
     Scene,
@@ -21,7 +22,7 @@ from tutorial_lib.data.faces import (
     sample_scene,
 )
 
-PEOPLE = TRAINING + HELD_OUT
+CAST = TRAINING + HELD_OUT
 SCREAM, SQUINT, SURPRISE = 1, 2, 3
 FRONTAL, LEFT, RIGHT, TOP, BELOW = range(5)
 PLAIN = (1, 5, 21)  # neither glasses nor beard nor freckles
@@ -118,10 +119,15 @@ def test_held_out_people_are_unknown_where_they_are_anonymous():
 
 @pytest.mark.parametrize(
     ("identities", "people"),
-    [("train", range(TRAINING)), ("held_out", range(TRAINING, PEOPLE)), ("all", range(PEOPLE))],
+    [
+        ("train", range(TRAINING)),
+        ("held_out", range(TRAINING, CAST)),
+        ("all", range(CAST)),
+        ("many", [*range(TRAINING), *range(CAST, PEOPLE)]),
+    ],
 )
 def test_identities_are_the_ones_asked_for(identities, people):
-    assert sample_scene(0, range(2000), identities=identities).identity.unique().tolist() == list(people)
+    assert sample_scene(0, range(4000), identities=identities).identity.unique().tolist() == list(people)
 
 
 @pytest.mark.parametrize(
@@ -147,15 +153,30 @@ def test_strength_is_uniform_from_the_weakest_to_one(weakest):
 def test_all_people_differ():
     pictures = render(of(range(PEOPLE)))["image"].flatten(1)
     apart = torch.cdist(pictures, pictures, p=1) / pictures.shape[1]
-    assert apart.add(torch.eye(PEOPLE)).min() > 0.03
+    apart = apart.add(torch.eye(PEOPLE))
+    assert apart[:CAST, :CAST].min() > 0.03
+    assert apart.min() > 0.01
+
+
+def test_crowd_has_no_likeness_of_a_stranger():
+    """Nobody in it has the hair of a held-out person in its colour, so that strangers stay strangers."""
+    strangers = {person[:2] for person in module._CAST[TRAINING:]}
+    crowd = module._crowd()
+    assert len(crowd) == PEOPLE - CAST
+    assert not strangers & {person[:2] for person in crowd}
+
+
+def test_faces_are_the_same_beside_the_crowd():
+    alone, beside = (render(of(people))["image"] for people in ([3, 45], [3, 45, PEOPLE - 1]))
+    assert torch.equal(alone, beside[:2])
 
 
 def test_people_of_one_hair_style_have_faces_of_their_own():
     """No two who wear their hair alike could be a recolouring of each other: their faces are measured differently."""
-    measures = torch.stack([m.argsort().argsort().double() / PEOPLE for m in module._measures().values()], 1)
+    measures = torch.stack([m.argsort().argsort().double() / CAST for m in module._measures().values()], 1)
     apart = torch.cdist(measures, measures, p=1) / measures.shape[1]
     style = [person[0] for person in module._CAST]
-    alike = [apart[i, j] for i in range(PEOPLE) for j in range(i) if style[i] == style[j]]
+    alike = [apart[i, j] for i in range(CAST) for j in range(i) if style[i] == style[j]]
     assert min(alike) > 0.15
 
 
@@ -171,7 +192,7 @@ def test_same_scene_at_every_size(scene):
 def test_features_are_drawn_whole(scene, monkeypatch):
     """Only the rows that a feature can lie in are worked on; all rows give the same picture, even at the extremes."""
     extreme = [
-        nudged(of(range(PEOPLE), expression=e, strength=1.0), y=y, roll=r, scale=y)
+        nudged(of(range(CAST), expression=e, strength=1.0), y=y, roll=r, scale=y)
         for e in (SCREAM, SQUINT, SURPRISE)
         for y in (-1, 1)
         for r in (-1, 1)
@@ -205,7 +226,7 @@ def test_strength_of_a_neutral_face_changes_nothing(scene):
 
 @pytest.mark.parametrize("expression", [SCREAM, SQUINT, SURPRISE])
 def test_strength_leads_away_from_the_neutral_face(expression):
-    people = range(0, PEOPLE, 3)
+    people = range(0, CAST, 3)
     still = render(of(people), 96)["image"]
     away = [
         (render(of(people, expression=expression, strength=strength), 96)["image"] - still).abs().mean((1, 2, 3))
@@ -356,7 +377,7 @@ def test_index_outside_the_set_is_named(index):
 @pytest.mark.parametrize(
     ("factor", "value"),
     [
-        ("identity", PEOPLE),
+        ("identity", CAST),
         ("identity", -1),
         ("expression", len(EXPRESSIONS)),
         ("illumination", len(ILLUMINATIONS)),

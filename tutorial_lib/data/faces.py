@@ -2,10 +2,12 @@
 
 A picture has an *identity* (who), an *expression* with a *strength*, an *illumination* and a *gaze*. All are independent, and
 any combination can be rendered, so "this person, screaming a little, lit from the left" exists as a picture and a model can be
-compared with it. 40 people are for training; 8 more have faces of their own and are held out.
+compared with it. 40 people are for training; 8 more have faces of their own and are held out. For what has to generalise to
+strangers there is a crowd of 200 more, put together at random from the same features.
 
     faces = PaperFaces(size=64, length=20_000, seed=0)             # identities 0 … 39
     strangers = PaperFaces(length=2000, identities="held_out")     # identities 40 … 47
+    many = PaperFaces(length=50_000, identities="many")            # 0 … 39 and, the crowd, 48 … 247
     batch = faces.batch(range(16))                                 # pictures and labels
     scene = sample_scene(seed=0, indices=range(16))                # the factors alone; change any of them ...
     batch = render(scene.replace(strength=torch.ones(16)), 64)     # ... and draw them
@@ -31,7 +33,7 @@ ILLUMINATIONS = ("frontal", "left", "right", "top", "below")
 GAZES = ("left", "straight", "right")
 NUISANCE = ("x", "y", "roll", "scale")
 SIZES = (32, 256)
-Identities = Literal["train", "held_out", "all"]
+Identities = Literal["train", "held_out", "all", "many"]
 
 # What one unit of each nuisance means, in half picture widths, degrees and as a share of the size.
 SHIFT, ROLL, SCALE = 0.05, 5.0, 0.05
@@ -41,7 +43,7 @@ SHIFT, ROLL, SCALE = 0.05, 5.0, 0.05
 class Scene(Factors):
     """The factors of B pictures.
 
-    identity (B,) int64 in 0 … 47; expression (B,) int64 in the order of `EXPRESSIONS`; strength (B,) float in [0, 1];
+    identity (B,) int64 in 0 … 247; expression (B,) int64 in the order of `EXPRESSIONS`; strength (B,) float in [0, 1];
     illumination, gaze (B,) int64 in the order of `ILLUMINATIONS` and `GAZES`; nuisance (B, 4) float in [-1, 1], in the order of
     `NUISANCE`; backdrop (B, 2) float in [0, 1): the colours of the wall and of the clothes, which mean nothing.
     """
@@ -60,8 +62,9 @@ def sample_scene(
 ) -> Scene:
     """Draw the scenes of a data set, all factors independent: row i depends on (seed, indices[i]) only.
 
-    identities: "train" (0 … 39), "held_out" (40 … 47) or "all". weakest in [0, 1]: strength is uniform in [weakest, 1]; an
-    expression of strength 0 looks neutral, so that no one could tell its label. Raises ValueError for other values.
+    identities: "train" (0 … 39), "held_out" (40 … 47), "all" (both) or "many" ("train" and the crowd, 48 … 247). weakest in
+    [0, 1]: strength is uniform in [weakest, 1]; an expression of strength 0 looks neutral, so that no one could tell its label.
+    Raises ValueError for other values.
     """
     if identities not in get_args(Identities):
         raise ValueError(f"identities must be one of {get_args(Identities)}, got {identities!r}")
@@ -70,10 +73,13 @@ def sample_scene(
     indices = torch.as_tensor(indices, dtype=torch.int64)
     if indices.numel() and indices.min() < 0:
         raise IndexError(f"indices must not be negative, got {int(indices.min())}")
-    first, last = {"train": (0, TRAINING), "held_out": (TRAINING, len(_CAST)), "all": (0, len(_CAST))}[identities]
+    who = torch.arange(PEOPLE)
+    crowd = who >= TRAINING + HELD_OUT
+    of_them = {"train": who < TRAINING, "held_out": ~crowd & (who >= TRAINING), "all": ~crowd, "many": crowd | (who < TRAINING)}
+    who = who[of_them[identities]]
     u = uniform(seed, indices, 11)
     return Scene(
-        identity=first + (u[:, 0] * (last - first)).long(),
+        identity=who[(u[:, 0] * len(who)).long()],
         expression=(u[:, 1] * len(EXPRESSIONS)).long(),
         strength=weakest + (1 - weakest) * u[:, 2],
         illumination=(u[:, 3] * len(ILLUMINATIONS)).long(),
@@ -96,20 +102,30 @@ def render(scene: Scene, size: int = 64) -> dict[str, Tensor]:
     if not SIZES[0] <= size <= SIZES[1]:
         raise ValueError(f"size must lie in {SIZES}, got {size}")
     _check(scene)
-    person, albedo = _pose(scene, size), _wall(scene, size)
-    for layer in (_behind, _skin, _eyes, _mouth, _in_front):
-        albedo = layer(albedo, person)
-    picture = _light(albedo, person)
+    group = scene.identity // len(_CAST)  # each draws on a table of its own
+    picture = scene.strength.new_empty(len(scene), 3, size, size)
+    for number in group.unique().tolist():
+        rows = group == number
+        picture[rows] = _draw(scene[rows], _people(number, picture.device), size)
     names = ("identity", "expression", "strength", "illumination", "gaze", "nuisance")
     return {"image": picture.clamp(0, 1) * 2 - 1} | {name: getattr(scene, name) for name in names}
 
 
+def _draw(scene: Scene, people: "_People", size: int) -> Tensor:
+    person, albedo = _pose(scene, people, size), _wall(scene, size)
+    for layer in (_behind, _skin, _eyes, _mouth, _in_front):
+        albedo = layer(albedo, person)
+    return _light(albedo, person)
+
+
 def _check(scene: Scene) -> None:
-    classes = {"identity": _CAST, "expression": EXPRESSIONS, "illumination": ILLUMINATIONS, "gaze": GAZES}
-    for name, kinds in classes.items():
+    classes = {
+        "identity": PEOPLE, "expression": len(EXPRESSIONS), "illumination": len(ILLUMINATIONS), "gaze": len(GAZES),
+    }  # fmt: skip
+    for name, n in classes.items():
         value = getattr(scene, name)
-        if value.numel() and not (int(value.min()) >= 0 and int(value.max()) < len(kinds)):
-            raise ValueError(f"{name} must lie in 0 … {len(kinds) - 1}, got {int(value.min())} … {int(value.max())}")
+        if value.numel() and not (int(value.min()) >= 0 and int(value.max()) < n):
+            raise ValueError(f"{name} must lie in 0 … {n - 1}, got {int(value.min())} … {int(value.max())}")
     for name, low in (("strength", 0), ("nuisance", -1), ("backdrop", 0)):
         value = getattr(scene, name)
         if value.numel() and not (value.min() >= low and value.max() <= 1):  # NaN fails too
@@ -172,8 +188,12 @@ _HAIR = {
 }  # fmt: skip
 _IRIS = ("#3b241c", "#6f4526", "#8d7a2f", "#4f8a57", "#3d83b5", "#6d7f92")
 
-# Hair, its colour, skin, glasses, beard; "f" marks freckles. The last eight are held out.
-_CAST = (
+_GLASSES, _BEARDS = ("round", "square"), ("f", "stubble", "moustache", "goatee", "full")
+
+Person = tuple[str, str, str, str, str]  # hair, its colour, skin, glasses, beard; "f" marks freckles
+
+# The last eight are held out.
+_CAST: tuple[Person, ...] = (
     ("bob", "ink", "porcelain", "", ""), ("afro", "espresso", "cocoa", "", ""),
     ("crop", "ginger", "peach", "", "full"), ("bun", "chestnut", "sand", "round", ""),
     ("bald", "ash", "honey", "", "goatee"), ("long", "straw", "peach", "", ""),
@@ -199,7 +219,8 @@ _CAST = (
     ("quiff", "ash", "ebony", "", "stubble"), ("scarf", "mustard", "peach", "", ""),
     ("long", "copper", "porcelain", "round", ""), ("crop", "ink", "sand", "", "goatee"),
 )  # fmt: skip
-TRAINING, HELD_OUT = 40, 8
+TRAINING, HELD_OUT, CROWD = 40, 8, 200
+PEOPLE = TRAINING + HELD_OUT + CROWD
 
 # The smallest and largest value a person has of each measure, in half picture widths unless it says otherwise.
 _MEASURES = {
@@ -226,9 +247,20 @@ _MOVES = (
 )
 
 
-def _measures() -> dict[str, Tensor]:
-    """Every person's measures, each (48,): 48 values evenly spaced between smallest and largest, dealt out at random."""
+def _crowd() -> tuple[Person, ...]:
+    """200 people put together at random. None has the hair of somebody held out, in its colour."""
+    kinds = (list(_hair()), list(_HAIR), list(_SKIN), ["", "", "", *_GLASSES], [""] * 5 + list(_BEARDS))
+    draws = uniform(22, torch.arange(2 * CROWD), len(kinds)).tolist()
+    drawn = [tuple(kind[int(u * len(kind))] for kind, u in zip(kinds, draw, strict=True)) for draw in draws]
+    taken = {person[:2] for person in _CAST[TRAINING:]}
+    return tuple(person for person in drawn if person[:2] not in taken)[:CROWD]
+
+
+def _measures(crowd: bool = False) -> dict[str, Tensor]:
+    """Everybody's measures between smallest and largest: of the 48 evenly spaced, dealt out at random; of the crowd random."""
     dealt = uniform(20, torch.arange(len(_CAST)), len(_MEASURES)).argsort(0).double().add(0.5).div(len(_CAST))
+    if crowd:
+        dealt = uniform(21, torch.arange(CROWD), len(_MEASURES)).double()
     low, high = torch.tensor(list(_MEASURES.values()), dtype=torch.float64).unbind(1)
     return dict(zip(_MEASURES, (low + (high - low) * dealt).unbind(1), strict=True))
 
@@ -389,10 +421,10 @@ _LIGHT, _SHADOW = (1.1, 1.07, 1.0), (0.5, 0.4, 0.43)
 
 @dataclass(frozen=True)
 class _People:
-    """What is known of the 48 people before they are drawn.
+    """What is known of a group of n people before they are drawn.
 
-    still (48, 10, S, S): signed distances of the parts `_STILL`; shade (48 * 5, 1, S, S) in [0, 1]: how much light falls on
-    each point, a field for each person and lamp; measures (48,) and colours (48, 3, 1, 1): by name.
+    still (n, 10, S, S): signed distances of the parts `_STILL`; shade (n * 5, 1, S, S) in [0, 1]: how much light falls on
+    each point, a field for each person and lamp; measures (n,) and colours (n, 3, 1, 1): by name.
     """
 
     still: Tensor
@@ -402,22 +434,28 @@ class _People:
 
 
 @cache
-def _people(device) -> _People:
-    measures = {name: value[:, None, None].float() for name, value in _measures().items()}
+def _people(group: int, device) -> _People:
+    """Group 0 are the 48; the crowd follows in groups as large."""
+    if group == 0:
+        cast, dealt = _CAST, _measures()
+    else:
+        members = slice((group - 1) * len(_CAST), group * len(_CAST))
+        cast, dealt = _crowd()[members], {name: value[members] for name, value in _measures(crowd=True).items()}
+    measures = {name: value[:, None, None].float() for name, value in dealt.items()}
     at = grid(_FIELD, _EXTENT).float()
-    parts = _parts(measures, at)
+    parts = _parts(cast, measures, at)
     height = _height(measures, parts, at)
     shade = torch.stack([_shade(height, lamp) for lamp in _LAMPS], 1).flatten(0, 1)
     return _People(
         torch.stack([parts[name] for name in _STILL]).to(device).transpose(0, 1),  # laid out as `look_up` needs it: no copies
         shade[:, None].to(device),
         {name: value.flatten().to(device) for name, value in measures.items()},
-        {name: value.to(device) for name, value in _dyes().items()},
+        {name: value.to(device) for name, value in _dyes(cast, measures).items()},
     )
 
 
 def _level(m: dict[str, Tensor], at: Tensor) -> Tensor:
-    """Every person's face: -1 in its middle, 0 on its outline, (48, S, S)."""
+    """Every person's face: -1 in its middle, 0 on its outline, (n, S, S)."""
     v = (at[..., 1] - _MIDDLE) / m["height"]
     half = 1 + m["cheeks"] * torch.exp(-(((v - 0.25) / 0.35) ** 2)) - m["taper"] * v.clamp(0, 1.3) ** 2
     u = at[..., 0].abs() / (m["width"] * half)
@@ -425,14 +463,14 @@ def _level(m: dict[str, Tensor], at: Tensor) -> Tensor:
     return u**power + v.abs() ** power - 1
 
 
-def _parts(m: dict[str, Tensor], at: Tensor) -> dict[str, Tensor]:
-    """Signed distances (48, S, S) of the parts `_STILL` on a grid `at`."""
+def _parts(cast: tuple[Person, ...], m: dict[str, Tensor], at: Tensor) -> dict[str, Tensor]:
+    """Signed distances (n, S, S) of the parts `_STILL` on a grid `at`."""
     x, y = at.unbind(-1)
     side = x.abs()
     level = _level(m, at)
     slope = torch.stack(torch.gradient(level, spacing=2 * _EXTENT / len(at), dim=(1, 2))).norm(dim=0)
     head = level / slope.clamp(min=0.5)
-    back, front = _hairdos(m, at)
+    back, front = _hairdos(cast, m, at)
     neck = torch.maximum(side - m["neck"] - 0.4 * (y - 0.72).clamp(min=0) ** 2, 0.3 - y)
     shoulders = torch.hypot(0.85 * x, y - 1.72) - 0.9
     bridge = torch.maximum(side - m["nose_bridge"] * (0.7 + (y - m["eye_y"])), m["eye_y"] - 0.04 - y)
@@ -444,34 +482,34 @@ def _parts(m: dict[str, Tensor], at: Tensor) -> dict[str, Tensor]:
         "ear": torch.hypot(1.3 * (side - m["width"]), y - m["eye_y"] - 0.1) - m["ear"],
         "head": head,
         "nose": torch.minimum(torch.maximum(bridge, y - m["nose_y"] + 0.04), tip),
-        "beard": _beards(m, x, y, head),
-        "freckles": _freckles(m, x, y),
-        "glasses": _glasses(m, x, y),
+        "beard": _beards(cast, m, x, y, head),
+        "freckles": _freckles(cast, m, x, y),
+        "glasses": _glasses(cast, m, x, y),
         "front": front,
     }
-    return {name: distance.clamp(-0.4, 0.4).expand(len(_CAST), -1, -1) for name, distance in parts.items()}
+    return {name: distance.clamp(-0.4, 0.4).expand(len(cast), -1, -1) for name, distance in parts.items()}
 
 
-def _hairdos(m: dict[str, Tensor], at: Tensor) -> tuple[Tensor, Tensor]:
+def _hairdos(cast: tuple[Person, ...], m: dict[str, Tensor], at: Tensor) -> tuple[Tensor, Tensor]:
     """The hair behind and in front of every face, stretched to fit it."""
     styles = _hair()
     strips = grid(_HAIR_FIELD, _HAIR_EXTENT).float().split(8)  # a few rows at a time stay in the processor's cache
     stack = torch.stack([torch.stack([torch.cat([part(at) for at in strips]) for part in pair]) for pair in styles.values()])
-    which = torch.tensor([list(styles).index(person[0]) for person in _CAST])
+    which = torch.tensor([list(styles).index(person[0]) for person in cast])
     u = at[..., 0] / m["width"] * torch.where(m["mirror"] < 0.5, 1.0, -1.0)
     v = (at[..., 1] - _MIDDLE) / m["height"]
     distance = look_up(stack, which, torch.stack([u, v], -1) / _HAIR_EXTENT) * m["width"][:, None]
     return distance[:, 0], distance[:, 1]
 
 
-def _choose(column: int, options: dict[str, Tensor]) -> Tensor:
-    """Of fields (48, S, S) by name, for each person the one that a column of `_CAST` names; far away where it names none."""
+def _choose(cast: tuple[Person, ...], column: int, options: dict[str, Tensor]) -> Tensor:
+    """Of fields (n, S, S) by name, for each person the one that a column of the cast names; far away where it names none."""
     nothing = torch.full_like(next(iter(options.values())), 1.0)
-    chosen = [options.get(person[column], nothing)[i] for i, person in enumerate(_CAST)]
+    chosen = [options.get(person[column], nothing)[i] for i, person in enumerate(cast)]
     return torch.stack(chosen)
 
 
-def _beards(m: dict[str, Tensor], x: Tensor, y: Tensor, head: Tensor) -> Tensor:
+def _beards(cast: tuple[Person, ...], m: dict[str, Tensor], x: Tensor, y: Tensor, head: Tensor) -> Tensor:
     side = x.abs()
     lip = m["mouth_y"] - 0.075
     edge = lip - 0.02 - (lip - 0.12) * (side / m["width"]) ** 2  # from under the nose up to the ears
@@ -481,10 +519,10 @@ def _beards(m: dict[str, Tensor], x: Tensor, y: Tensor, head: Tensor) -> Tensor:
     moustache = torch.maximum(curl - 0.05 * (1 - (side / half) ** 2).clamp(min=0).sqrt(), side - half)
     chin = torch.maximum(torch.hypot(1.25 * x, y - m["height"] - _MIDDLE + 0.1) - 0.19, m["mouth_y"] + 0.045 - y)
     goatee = torch.minimum(moustache + 0.022, chin)
-    return _choose(4, {"full": full, "stubble": full, "moustache": moustache, "goatee": goatee})
+    return _choose(cast, 4, {"full": full, "stubble": full, "moustache": moustache, "goatee": goatee})
 
 
-def _freckles(m: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+def _freckles(cast: tuple[Person, ...], m: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
     spots = uniform(3, torch.arange(26), 3)
     u = 0.1 + 0.75 * spots[:, 0]
     distance = torch.full_like(m["width"] * x, 1.0)
@@ -492,10 +530,10 @@ def _freckles(m: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         sign = 1 if k % 2 else -1
         away = torch.hypot(x - sign * u[k] * m["width"], y - 0.1 - 0.2 * spots[k, 1])
         distance = torch.minimum(distance, away - 0.009 - 0.008 * spots[k, 2])
-    return _choose(4, {"f": distance})
+    return _choose(cast, 4, {"f": distance})
 
 
-def _glasses(m: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+def _glasses(cast: tuple[Person, ...], m: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
     side, thick = x.abs(), 0.02
     centre = m["eye_x"] * m["width"]
     u, v = side - centre, y - m["eye_y"] - 0.01
@@ -508,11 +546,11 @@ def _glasses(m: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         name: torch.minimum(torch.minimum(lens.abs(), bridge), arms) - thick
         for name, lens in (("round", round_lens), ("square", square_lens))
     }
-    return _choose(3, frames)
+    return _choose(cast, 3, frames)
 
 
 def _height(m: dict[str, Tensor], parts: dict[str, Tensor], at: Tensor) -> Tensor:
-    """The form that the light falls on: how far every point stands out, (48, S, S) in half picture widths."""
+    """The form that the light falls on: how far every point stands out, (n, S, S) in half picture widths."""
     x, y = at.unbind(-1)
     side = x.abs()
 
@@ -586,12 +624,12 @@ def _rgb(colour: str) -> Tensor:
     return torch.tensor([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])[:, None, None]
 
 
-def _dyes() -> dict[str, Tensor]:
-    """The colours of every person's parts, (48, 3, 1, 1) each."""
-    skin = torch.stack([_rgb(_SKIN[person[2]]) for person in _CAST])
-    hair = torch.stack([_rgb(_HAIR[person[1]]) for person in _CAST])
-    own = torch.stack([_rgb(_HAIR["espresso" if person[0] in _HATS else person[1]]) for person in _CAST])
-    stubble = torch.tensor([person[4] == "stubble" for person in _CAST])[:, None, None, None]
+def _dyes(cast: tuple[Person, ...], m: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The colours of every person's parts, (n, 3, 1, 1) each."""
+    skin = torch.stack([_rgb(_SKIN[person[2]]) for person in cast])
+    hair = torch.stack([_rgb(_HAIR[person[1]]) for person in cast])
+    own = torch.stack([_rgb(_HAIR["espresso" if person[0] in _HATS else person[1]]) for person in cast])
+    stubble = torch.tensor([person[4] == "stubble" for person in cast])[:, None, None, None]
     red = _rgb("#c8434a")
     return {
         "skin": skin,
@@ -604,8 +642,8 @@ def _dyes() -> dict[str, Tensor]:
         "blush": torch.lerp(skin, red, 0.22),
         "lips": torch.lerp(0.86 * skin, red, 0.5),
         "lash": 0.3 * skin,
-        "glasses": torch.stack([_rgb("#e2b04a" if person[2] in _DARK else "#2d2a33") for person in _CAST]),
-        "iris": torch.stack([_rgb(_IRIS[k]) for k in (_measures()["iris"] * len(_IRIS)).long()]),
+        "glasses": torch.stack([_rgb("#e2b04a" if person[2] in _DARK else "#2d2a33") for person in cast]),
+        "iris": torch.stack([_rgb(_IRIS[k]) for k in (m["iris"].flatten() * len(_IRIS)).long()]),
     }
 
 
@@ -646,8 +684,8 @@ class _Posed:
     colours: dict[str, Tensor]
 
 
-def _pose(scene: Scene, size: int) -> _Posed:
-    people = _people(scene.identity.device)
+def _pose(scene: Scene, people: _People, size: int) -> _Posed:
+    who = scene.identity % len(_CAST)
     move = _moves(scene)
     shift_x, shift_y, roll, scale = scene.nuisance.unbind(-1)
     scale = 1 + SCALE * scale
@@ -658,12 +696,12 @@ def _pose(scene: Scene, size: int) -> _Posed:
     # The chin takes with it what is around it; shoulders and brow stay.
     pulled = y - move["jaw"] * torch.exp(-(((y - 0.7) / 0.3) ** 2))
     where = torch.stack([x, pulled], -1) / _EXTENT
-    still = look_up(people.still, scene.identity, where)
-    shade = look_up(people.shade, scene.identity * len(ILLUMINATIONS) + scene.illumination, where)
+    still = look_up(people.still, who, where)
+    shade = look_up(people.shade, who * len(ILLUMINATIONS) + scene.illumination, where)
     pixel = (2 / size / scale)[:, None, None]
     cover = dict(zip(_STILL, _cover(still, pixel[..., None]).split(1, 1), strict=True))
-    face = {name: value[scene.identity][:, None, None] for name, value in people.measures.items()}
-    colours = {name: value[scene.identity] for name, value in people.colours.items()}
+    face = {name: value[who][:, None, None] for name, value in people.measures.items()}
+    colours = {name: value[who] for name, value in people.colours.items()}
     look = (scene.gaze - 1).to(x)[:, None, None]
     colours["clothes"] = _blend(_CLOTHES, scene.backdrop[:, 1])
     silhouette = _cover(still[:, : len(_OUTER)].amin(1, keepdim=True), pixel[..., None])
