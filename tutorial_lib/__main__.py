@@ -74,7 +74,7 @@ def train_command(method_name: str, preset_name: str, photos_layout: str | None 
             if self.photos is None and self.layout != "folder":
                 raise ValueError(f"layout: {self.layout} needs --photos, the folder it lies in")
             data = self.data if self.photos is None else {"root": self.photos, **self.data}
-            preset = Preset(self.config, data, chosen.source, self.run, self.start)
+            preset = Preset(self.config, data, chosen.source, self.run, self.start, chosen.anew)
             run_training(preset, self.folder, self.resume)
 
     return Train
@@ -83,7 +83,7 @@ def train_command(method_name: str, preset_name: str, photos_layout: str | None 
 def start_from(method: torch.nn.Module, preset: Preset) -> dict[str, Any]:
     """`checkpoints.start_from`; if there is no such checkpoint, but an earlier stage that makes it, the error names that."""
     try:
-        return checkpoints.start_from(method, preset.start)
+        return checkpoints.start_from(method, preset.start, anew=preset.anew)
     except FileNotFoundError as error:
         photos = f" --photos {preset.data['root']} --layout {preset.source}" if "root" in preset.data else ""
         stages = {f"runs/{name}": f"{name}{photos}, with the preset of this one" for name in PRESETS}

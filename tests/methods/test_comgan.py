@@ -564,7 +564,7 @@ def test_second_stage_takes_all_but_the_discriminator(tmp_path):
         torch.nn.init.normal_(parameter)
     before = weights(second.discriminator)
     save(first, tmp_path / "first.safetensors", card={})
-    start_from(second, tmp_path / "first.safetensors")
+    start_from(second, tmp_path / "first.safetensors", anew=PRESETS["ds_comgan"]["second"].anew)
     for name in ("generator", "foreground_reader", "background_reader"):
         for one, other in zip(getattr(first, name).parameters(), getattr(second, name).parameters(), strict=True):
             assert torch.equal(one, other)

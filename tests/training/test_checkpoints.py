@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -179,13 +180,35 @@ def test_start_takes_only_what_it_is_told(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(second.extractor.parameters(), before, strict=True))
 
 
-def test_start_leaves_new_what_the_method_wants_new(tmp_path):
+def test_start_leaves_networks_new(tmp_path):
     first, second = (presets.build(presets.PRESETS["ds_comgan"]["smoke"].method) for _ in range(2))
     path = checkpoints.save(first, tmp_path / "first.safetensors", card={})
     before = [value.clone() for value in second.discriminator.parameters()]
-    checkpoints.start_from(second, path)
+    checkpoints.start_from(second, path, anew=("discriminator",))
     assert all(torch.equal(a, b) for a, b in zip(second.generator.parameters(), first.generator.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(second.discriminator.parameters(), before, strict=True))
+
+
+def test_start_leaves_a_part_of_a_network_new_that_has_another_size(tmp_path):
+    config = presets.PRESETS["uniform_posterior"]["smoke"].method
+    more = replace(config, attributes=(("identity", 50), *config.attributes[1:]))
+    first, second = presets.build(config), presets.build(more)
+    path = checkpoints.save(first, tmp_path / "first.safetensors", card={})
+    before = [value.clone() for value in second.classifiers["identity"].parameters()]
+    with pytest.raises(checkpoints.CheckpointError, match=r"identity.* this config expects"):
+        checkpoints.start_from(second, path)
+    checkpoints.start_from(second, path, anew=("classifiers.identity",))
+    assert all(map(torch.equal, second.classifiers["identity"].parameters(), before))
+    for name in ("encoders", "decoder", "critic"):
+        assert all(map(torch.equal, getattr(second, name).parameters(), getattr(first, name).parameters()))
+    assert all(map(torch.equal, second.classifiers["gaze"].parameters(), first.classifiers["gaze"].parameters()))
+
+
+def test_what_should_start_anew_must_exist(tmp_path):
+    method = presets.build(presets.PRESETS["uniform_posterior"]["smoke"].method)
+    path = checkpoints.save(method, tmp_path / "first.safetensors", card={})
+    with pytest.raises(ValueError, match="anew: uniform_posterior has no 'classifiers.age'"):
+        checkpoints.start_from(method, path, anew=("classifiers.gaze", "classifiers.age"))
 
 
 def test_start_without_what_the_method_needs_is_named(tmp_path):

@@ -164,7 +164,7 @@ def test_photographs_do_not_start_from_a_model_of_paper_birds():
     first = on_photos("mixnmatch_code", "first", "folder")
     assert PRESETS["mixnmatch_code"]["first"].start == "finegan" and first.start is None
     assert first.method.background_first == PRESETS["finegan"]["laptop"].method.background_first > 0
-    assert on_photos("mixnmatch_code", "laptop", "folder").start == "runs/mixnmatch_code_first/model.safetensors"
+    assert on_photos("mixnmatch_code", "laptop", "folder").start == "runs/mixnmatch_code_second/model.safetensors"
     assert on_photos("mixnmatch", "paper", "folder").start == "runs/mixnmatch_code/model.safetensors"
 
 

@@ -401,7 +401,6 @@ class DSComGAN(nn.Module):
 
     name = "ds_comgan"
     averaged = ("generator",)
-    anew = ("discriminator",)  # of the checkpoint that a run starts from: what has lost learns more slowly than a new one
 
     def __init__(self, config: DSComGANConfig):
         super().__init__()

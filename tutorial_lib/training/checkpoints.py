@@ -109,27 +109,36 @@ def load(name_or_path: str | Path, *, expect: str | None = None) -> nn.Module:
     return method.eval()
 
 
-def start_from(method: nn.Module, name_or_path: str | Path, *, only: Sequence[str] | None = None) -> dict[str, Any]:
+def start_from(
+    method: nn.Module, name_or_path: str | Path, *, only: Sequence[str] | None = None, anew: Sequence[str] = ()
+) -> dict[str, Any]:
     """Give `method` those networks of a checkpoint that it has too.
 
     Returns, for a card, where they come from: the checkpoint's method, SHA-256, steps, pictures and seconds, and its own start.
-    only: names of the networks to take; all that both have if None, but for those that the method names in `anew`. Optimisers
-    and steps start anew. Raises
-    FileNotFoundError, or CheckpointError if the file is damaged, if a network of the same name has other sizes, or if one is
-    missing that the method names in `needs`.
+    only: names of the networks to take; all that both have if None. anew: names of networks, or of parts of them
+    ("classifiers.identity"), that are not taken. Optimisers and steps start anew.
+
+    Raises FileNotFoundError; CheckpointError if the file is damaged, if a network of the same name has other sizes, or if one
+    is missing that the method names in `needs`; ValueError if the method has no part of a name in `anew`.
     """
+    fresh = tuple(f"{part}." for part in anew)
+    for part in fresh:
+        if not any(name.startswith(part) for name in method.state_dict()):
+            raise ValueError(f"anew: {method.name} has no {part[:-1]!r}")
     path = find(name_or_path)
     about = card(path)
     tensors = read_tensors(path, sha256_expected=about.get("sha256"))[0]
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(fresh)}
     networks = {name.split(".")[0] for name in tensors if "." in name}
-    networks = networks - set(getattr(method, "anew", ())) if only is None else networks & set(only)
+    networks = networks if only is None else networks & set(only)
     shared = {name: network for name, network in method.named_children() if name in networks}
     needs = getattr(method, "needs", method.averaged)
     if missing := sorted(set(needs) - shared.keys()):
         raise CheckpointError(f"{path} holds the method {about['method']!r}: {method.name} needs its {', '.join(missing)}")
     for name, network in shared.items():
         part = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        load_tensors(network, part, path)
+        own = {key: value for key, value in network.state_dict().items() if f"{name}.{key}".startswith(fresh)}
+        load_tensors(network, part | own, path)
     return {name: about[name] for name in ("method", "sha256", "steps", "images", "seconds", "start") if name in about}
 
 
