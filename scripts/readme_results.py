@@ -189,6 +189,12 @@ def attributes() -> str:
     swaps = ", ".join(f"{f[f'swap.{name}']:.2f}" for name in ("identity", "illumination", "gaze"))
     rows += [
         ("results with the donor's identity, illumination, gaze", swaps, "", "–"),
+        (
+            "its classifier, from real pictures: expressions of people it knows, of strangers",
+            f"{f['classifier.known']:.2f}, {f['classifier.strangers']:.2f}",
+            "",
+            "–",
+        ),
         ("FID, oracle features", f"{f['fid']:.1f}", "", f"{f['stargan.fid']:.1f}"),
         ("a linear probe's best accuracy for another attribute, times chance", f"{f['probe.leak']:.1f}", "", "–"),
     ]

@@ -20,7 +20,7 @@ KEYS = {
     "hopkins.with", "hopkins.without", "hopkins.with.worst", "hopkins.without.worst", "entropy.expression_from_identity",
     "entropy.identity_from_expression", "own.accuracy", "synthesis.accuracy", "fid", "stargan.fid", "stargan.accuracy",
     "intensity", "stargan.intensity", "identity.kept", "probe.leak", "label.accuracy", "label.fid",
-    "swap.identity", "swap.expression", "swap.illumination", "swap.gaze",
+    "swap.identity", "swap.expression", "swap.illumination", "swap.gaze", "classifier.known", "classifier.strangers",
 }  # fmt: skip
 
 
@@ -138,6 +138,30 @@ def test_classifiers_that_know_nothing_have_all_the_entropy():
     assert len(entropies) == 4 * 5 and entropies == pytest.approx([1.0] * 20)
     gazes = PaperFaces(32, length=120, seed=study.SEED).batch(range(120))["gaze"]
     assert said["own.gaze"] == pytest.approx(float((gazes == 0).float().mean()))  # argmax of equal logits is the first
+
+
+def test_acquaintances_are_the_people_that_a_model_has_a_class_for(model):
+    assert study.acquaintances(model, 400, 0).scenes(range(400)).identity.max() < 40
+    config = SimpleNamespace(image_size=32, attributes=(("identity", 248), ("expression", 4)))
+    people = study.acquaintances(SimpleNamespace(config=config), 2000, 0).scenes(range(2000)).identity
+    assert people.max() == 247 and not ((people >= 40) & (people < 48)).any()
+
+
+def test_recognition_tells_strangers_from_people_it_knows():
+    """A classifier that knows strangers by heart, and calls everybody else neutral."""
+    known, strangers = (
+        PaperFaces(32, length=60, seed=study.SEED + 7, identities=of).batch(range(60)) for of in ("train", "held_out")
+    )
+
+    def by_heart(images):
+        distance = (images[:, None] - strangers["image"]).abs().amax((2, 3, 4))
+        label = torch.where(distance.amin(1) < 1e-6, strangers["expression"][distance.argmin(1)], study.NEUTRAL)
+        return torch.nn.functional.one_hot(label, 4)
+
+    config = SimpleNamespace(image_size=32, attributes=(("identity", 40),))
+    found = study.recognition(SimpleNamespace(config=config, classifiers={"expression": by_heart}), 60)
+    assert found["classifier.strangers"] == 1
+    assert found["classifier.known"] == pytest.approx(float((known["expression"] == study.NEUTRAL).float().mean()))
 
 
 def test_probe_matrix_has_a_row_for_each_code(model):

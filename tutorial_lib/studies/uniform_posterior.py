@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tutorial_lib.data.batched import InMemory
-from tutorial_lib.data.faces import EXPRESSIONS, HELD_OUT, ILLUMINATIONS, TRAINING, PaperFaces, render
+from tutorial_lib.data.faces import EXPRESSIONS, HELD_OUT, ILLUMINATIONS, PEOPLE, TRAINING, PaperFaces, render
 from tutorial_lib.methods.baselines import StarGAN
 from tutorial_lib.methods.uniform_posterior import ShallowModel, UniformPosterior
 from tutorial_lib.metrics.control import ControlMatrix
@@ -185,6 +185,12 @@ def hopkins_figures(runs: list[Shallow]) -> dict[str, float]:
 # ---- the full model: what its codes say -----------------------------------------------------------------------------------
 
 
+def acquaintances(model: UniformPosterior, samples: int, seed: int) -> PaperFaces:
+    """New faces of the people that a model was trained on: the 40, or the crowd too if it has a class for each of them."""
+    identities = "many" if dict(model.config.attributes).get("identity") == PEOPLE else "train"
+    return PaperFaces(model.config.image_size, length=samples, seed=seed, identities=identities)
+
+
 @torch.no_grad()
 def posteriors(model: UniformPosterior, samples: int = 2000) -> dict[str, float]:
     """`entropy.A_from_B`: of C_A on codes of B, as a share of its ceiling (Fig. 5); `own.A`: accuracy of C_A on its own.
@@ -192,7 +198,7 @@ def posteriors(model: UniformPosterior, samples: int = 2000) -> dict[str, float]
     B is every attribute and "rest". On `samples` faces that were not trained on, of the people that were.
     """
     sums: dict[str, float] = {}
-    for batch in PaperFaces(model.config.image_size, length=samples, seed=SEED).stream(100):
+    for batch in acquaintances(model, samples, SEED).stream(100):
         codes, share = model.encode(batch["image"]), len(batch["image"]) / samples
         for attribute, classifier in model.classifiers.items():
             own = (classifier.read(codes[attribute]).argmax(1) == batch[attribute]).float().mean()
@@ -203,11 +209,29 @@ def posteriors(model: UniformPosterior, samples: int = 2000) -> dict[str, float]
 
 
 @torch.no_grad()
+def recognition(model: UniformPosterior, samples: int = 2000) -> dict[str, float]:
+    """The share of real pictures of which C_expression is right: new ones of people it has learned from, and of strangers.
+
+    Mixed pictures learn their expression from this classifier alone.
+    """
+    size, classifier = model.config.image_size, model.classifiers["expression"]
+    whose = {
+        "classifier.known": acquaintances(model, samples, SEED + 7),
+        "classifier.strangers": PaperFaces(size, length=samples, seed=SEED + 7, identities="held_out"),
+    }
+    return {
+        name: sum(int((classifier(part["image"]).argmax(1) == part["expression"]).sum()) for part in faces.stream(100))
+        / samples
+        for name, faces in whose.items()
+    }
+
+
+@torch.no_grad()
 def probe_matrix(model: UniformPosterior, samples: int = 2000) -> ControlMatrix:
     """What a linear probe reads off each code: accuracy by code (the attributes', then the rest's) and attribute.
 
-    A uniform posterior says that C_m', which is linear, reads nothing off a code; another linear map still might. Faces as for
-    `posteriors`.
+    A uniform posterior says that C_m', which is linear, reads nothing off a code; another linear map still might. Faces that
+    were not trained on, of the 40 people.
     """
     faces = PaperFaces(model.config.image_size, length=samples, seed=SEED).batch(range(samples))
     attributes = tuple(model.classifiers)
@@ -290,7 +314,7 @@ def synthesise(
 
 def mean_expressions(model: UniformPosterior, samples: int = 800) -> Tensor:
     """A code for each expression, as good as a label: the mean over faces of the people it was trained on (section IV-C)."""
-    faces = PaperFaces(model.config.image_size, length=samples, seed=SEED + 6).batch(range(samples))
+    faces = acquaintances(model, samples, SEED + 6).batch(range(samples))
     return model.class_means("expression", faces["image"], faces["expression"])
 
 
@@ -332,7 +356,7 @@ def evaluate(method: UniformPosterior, card: dict | None = None, *, samples: int
     features = extract(lambda x: oracle.read(x).activations, (batch["image"] for batch in real.stream(100)))
     ours, theirs = (synthesise(model, oracle, samples) for model in (method, stargan))
     by_label = synthesise(method, oracle, samples, means=mean_expressions(method))
-    figures = hopkins_figures(stored_runs()) | single_swaps(method, oracle, samples)
+    figures = hopkins_figures(stored_runs()) | single_swaps(method, oracle, samples) | recognition(method, samples)
     return figures | {
         "entropy.expression_from_identity": said["entropy.expression_from_identity"],
         "entropy.identity_from_expression": said["entropy.identity_from_expression"],
@@ -346,7 +370,7 @@ def evaluate(method: UniformPosterior, card: dict | None = None, *, samples: int
         "intensity": ours.intensity(),
         "stargan.intensity": theirs.intensity(),
         "identity.kept": ours.kept(gallery(oracle)),
-        "probe.leak": probe_leak(probe_matrix(method, samples), dict(method.config.attributes)),
+        "probe.leak": probe_leak(probe_matrix(method, samples), dict(method.config.attributes) | {"identity": TRAINING}),
     }
 
 
