@@ -256,6 +256,8 @@ _CODE_MODE["second"] = Preset(
     start="runs/mixnmatch_code_first/model.safetensors",
 )
 _CODE_MODE["laptop"] = replace(
+    # And on. Before and after: mixes of four donors that keep the shape 0.80, 0.86; NMI of the codes of real pictures with the
+    # shape 0.74, 0.80; FID 11.6, 10.6.
     _CODE_MODE["second"],
     run=replace(_CODE_MODE["first"].run, steps=4000),
     start="runs/mixnmatch_code_second/model.safetensors",
