@@ -377,7 +377,7 @@ def test_index_outside_the_set_is_named(index):
 @pytest.mark.parametrize(
     ("factor", "value"),
     [
-        ("identity", CAST),
+        ("identity", PEOPLE),
         ("identity", -1),
         ("expression", len(EXPRESSIONS)),
         ("illumination", len(ILLUMINATIONS)),
