@@ -196,7 +196,10 @@ def test_upload(panel, tmp_path):
     upload("yours.jpg")
     assert panel.error == "" and panel.file(last) != small
     place = panel.thumbnails().count() - 1
-    panel.groups()[0].get_by_role("button").nth(place).click()
+    for group in panel.groups():  # a model may well read one factor of noise as it is already
+        button = group.get_by_role("button").nth(place)
+        if button.is_enabled():
+            button.click()
     panel.settle()
     own = panel.look()
     assert own != before
