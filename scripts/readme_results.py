@@ -20,6 +20,11 @@ def card(name: str) -> dict:
     return json.loads((ROOT / "data" / "checkpoints" / f"{name}.json").read_text())
 
 
+def whole(about: dict, name: str) -> float:
+    """What the card says of its run, and of those that it started from: `images`, `steps` or `seconds`."""
+    return about[name] + (whole(about["start"], name) if about.get("start") else 0)
+
+
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table; the first column has no head."""
     lines = [("", *heads), ("---",) * (1 + len(heads)), *rows]
@@ -59,8 +64,8 @@ def bars() -> str:
         row("pose explained by *z*, mean R² (given *p* too)", "pose.r2", f"{f['pose.r2']:.2f} ({f['pose.r2.given_p']:.2f})"),
         row("mask against the oracle's, IoU", "mask.iou"),
         ("parameters of the generator", f"{f['params']:,.0f}", ""),
-        ("pictures seen in training", f"{about['images']:,}", ""),
-        ("training, wall time on one of two cores", f"{about['seconds'] / 60:.0f} minutes", "≤ 120"),
+        ("pictures seen in training", f"{whole(about, 'images'):,}", ""),
+        ("training, wall time on one of two cores", f"{whole(about, 'seconds') / 60:.0f} minutes", "≤ 120"),
     ]
     return markdown(("measured", "bar"), rows)
 

@@ -165,9 +165,10 @@ _FINEGAN = {
         data={"size": 32, "length": 50_000, "wander": 1.0},
         run=RunSettings(steps=500, batch_size=16, ema_decay=0.99, decay_from=0.8, log_every=25, snapshot_every=500),
     ),
-    "laptop": Preset(
+    # The laptop preset's first stage.
+    "first": Preset(
         FineGANConfig(
-            # 64 x 64 in one to two hours on two cores: a 20th of the published generator's work a picture.
+            # 64 x 64 in an hour or two on two cores: a 20th of the published generator's work a picture.
             image_size=64, **_BIRDS, width=48, background_widths=(40, 32, 16, 8), parent_width=128,
             parent_widths=(96, 64, 32, 8), child_width=12, parent_residuals=1, child_residuals=1, background_size=64,
             background_critic=((32, 2), (64, 2), (96, 1)), object_widths=(32, 64, 128, 192), head_width=192,
@@ -182,6 +183,12 @@ _FINEGAN = {
         run=RunSettings(steps=450_000, batch_size=16, ema_decay=0.999),  # 600 epochs
     ),
 }  # fmt: skip
+_FINEGAN["laptop"] = replace(
+    # On from there, for as long again.
+    _FINEGAN["first"],
+    method=replace(_FINEGAN["first"].method, background_first=0),
+    start="runs/finegan_first/model.safetensors",
+)
 
 # ---- InfoGAN, of FineGAN's size and budget --------------------------------------------------------------------------------
 
@@ -199,7 +206,8 @@ def _infogan(preset: str, width: int, widths: tuple[int, ...]) -> Preset:
 
 _INFOGAN = {
     "smoke": _infogan("smoke", 16, (8, 8, 4)),
-    "laptop": _infogan("laptop", 136, (96, 56, 32, 12)),
+    "first": _infogan("first", 136, (96, 56, 32, 12)),
+    "laptop": replace(_infogan("laptop", 136, (96, 56, 32, 12)), start="runs/infogan_first/model.safetensors"),
     "paper": _infogan("paper", 1024, (512, 256, 128, 64, 32)),
 }
 
@@ -236,10 +244,10 @@ _CODE_MODE = {
         _code_mode(
             "laptop", encoder_widths=(16, 32, 64, 96), encoder_head=96, pair_widths=(8, 16, 32, 64), pair_head=96,
         ),
-        data=_FINEGAN["laptop"].data,
+        data=_FINEGAN["first"].data,
         run=RunSettings(steps=5000, batch_size=16, ema_decay=0.998, decay_from=0.6, log_every=50, snapshot_every=250),
         # The published code trains everything from scratch for 600 epochs. Two hours are better spent on the encoders.
-        start="finegan",
+        start="runs/finegan_first/model.safetensors",
     ),
     "paper": Preset(
         CodeModeConfig(),
@@ -691,7 +699,8 @@ def on_photos(method: str, preset: str, layout: str) -> Preset:
     """A preset with photographs of a layout of `PHOTOS` in the place of its data, but for the folder they lie in (`root`).
 
     The config changes where the data demands it: the number of codes as published (`paper` only), the label and its number of
-    classes. A shipped checkpoint of rendered pictures is not started from, so that the background gets FineGAN's head start.
+    classes. A shipped checkpoint of rendered pictures is not started from. Nor does MixNMatch ask for a FineGAN of one's own:
+    its first stage starts with fresh networks, and the background gets FineGAN's head start.
     Raises ValueError for a method that needs factors which no photograph has, or several labels of each picture.
     """
     base, kind = PRESETS[method][preset], PHOTOS[layout]
@@ -711,9 +720,11 @@ def on_photos(method: str, preset: str, layout: str) -> Preset:
         changes["label"] = kind.label
         changes["n_classes"] = kind.n_classes or base.method.n_classes
     start = base.start
-    if start is not None and Path(start).suffix != ".safetensors":
+    if start == _CODE_MODE["first"].start and method == "mixnmatch_code":
         start = None
-        changes["background_first"] = _FINEGAN["laptop"].method.background_first  # which the shipped FineGAN had
+        changes["background_first"] = _FINEGAN["first"].method.background_first
+    elif start is not None and Path(start).suffix != ".safetensors":
+        start = None
     config = replace(base.method, **{name: value for name, value in changes.items() if name in known})
     wanted = {"size": base.method.image_size, "split": kind.splits[0], "scene": "wander" in base.data}
     arguments = inspect.signature(kind).parameters
