@@ -465,6 +465,10 @@ def test_masks_of_real_pictures(batch):
     assert masks.shape == (8, 1, 32, 32) and masks.min() >= 0 and masks.max() <= 1
     pixels = ((batch["image"] + 1) * 127.5).round().byte()
     torch.testing.assert_close(model.segment([*pixels]), masks, atol=0.02, rtol=0)  # uploads are bytes
+    torch.testing.assert_close(model.segment(batch["image"].flip(-1)), masks.flip(-1))
+    once = model.segment(batch["image"], mirrored=False)
+    torch.testing.assert_close(once, model.unet(batch["image"]).detach())
+    assert not torch.equal(once.flip(-1), model.segment(batch["image"].flip(-1), mirrored=False))
 
 
 def test_segmentation_starts_from_the_disentanglement_modules_generator(tmp_path):

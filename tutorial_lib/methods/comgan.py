@@ -548,9 +548,14 @@ class Segmenter(DSComGAN):
         return self
 
     @torch.no_grad()
-    def segment(self, pictures: Any) -> Tensor:
-        """Masks (B, 1, H, W) in [0, 1] of real pictures: anything `data.pictures.as_pictures` takes."""
-        return self.unet(as_pictures(pictures, self.config.image_size).to(self.step.device))
+    def segment(self, pictures: Any, *, mirrored: bool = True) -> Tensor:
+        """Masks (B, 1, H, W) in [0, 1] of real pictures: anything `data.pictures.as_pictures` takes.
+
+        mirrored: the mean of what S finds in a picture and in its mirror image. False: S once, as published.
+        """
+        images = as_pictures(pictures, self.config.image_size).to(self.step.device)
+        masks = self.unet(images)
+        return (masks + self.unet(images.flip(-1)).flip(-1)) / 2 if mirrored else masks
 
     def training_step(self, batch: dict[str, Tensor], codes: LayerCodes | None = None) -> dict[str, Tensor]:
         """One update of D_m and one of S; returns the losses. Arguments as for the disentanglement module."""

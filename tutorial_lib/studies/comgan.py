@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 
@@ -145,6 +146,7 @@ def evaluate(method: Segmenter, card: dict | None = None, *, samples: int = 5000
     figures |= drawn_figures(method, oracle, samples)
     one, several = (held_out(size, min(2000, samples), n_birds) for n_birds in (1, 3))
     figures |= scores(*masks(method.segment, one))
+    figures["iou.one_look"] = scores(*masks(partial(method.segment, mirrored=False), one))["iou"]
     figures |= {f"several.{name}": value for name, value in scores(*masks(method.segment, several)).items()}
     figures |= {f"grabcut.{name}": value for name, value in scores(*masks(grabcut, one)).items()}
     figures |= stored_figures()
