@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 import numpy as np
 import torch
@@ -195,32 +196,42 @@ class Watched:
         return median(values[-max(1, len(values) // 10) :])
 
 
-def watch_families(folder: Path, *, steps: int, seeds: Sequence[int]) -> list[Watched]:
+# What judges the pictures in the runs, by the folder that they are stored in -> what the config changes.
+JUDGES = {
+    "gradients": {},
+    "gradients_spectral": {"real_penalty": 0.0, "learning_rate": 4e-4},
+}
+
+
+def watch_families(folder: Path, *, steps: int, seeds: Sequence[int], change: dict[str, Any] | None = None) -> list[Watched]:
     """Train the three families at 32 x 32, with the binary regulariser from each seed, and without it from the first.
 
-    Writes the log of each run and a sheet of what it drew in the end into `folder`; runs of as many steps that are there
-    already are kept. Returns all runs there.
+    change: of the preset's config. Runs of as many steps that are in `folder` already are kept. Returns all runs there.
     """
-    preset = PRESETS["comgan"]["laptop"]
     folder.mkdir(parents=True, exist_ok=True)
     done = {run.name for run in stored_runs(folder) if run.steps == steps}
     for seed in seeds:
         for binary_weight in (1.0, 0.0) if seed == seeds[0] else (1.0,):
             for family in FAMILIES:
-                run = Watched(family, binary_weight, seed, steps, 0.0, {}, {})
-                if run.name in done:
-                    continue
-                torch.manual_seed(seed)
-                model = build(replace(preset.method, family=family, binary_weight=binary_weight))
-                history = train(model, preset.dataset(), replace(preset.run, steps=steps, seed=seed)).whole()
-                with averaged_weights(model, history.averaged):
-                    final, sheet = final_masks(model)
-                names = ("step", *(name for name in WATCHED if name in history.records[0]))
-                log = {name: [_short(record[name]) for record in history.records] for name in names}
-                run = replace(run, seconds=round(history.seconds, 1), final=final, log=log)
-                save_sheet(sheet.flatten(0, 1), folder / f"{run.name}.png", columns=sheet.shape[1])
-                (folder / f"{run.name}.json").write_text(json.dumps(vars(run)) + "\n")
+                if Watched(family, binary_weight, seed, steps, 0.0, {}, {}).name not in done:
+                    watch(folder, family, seed, steps, {"binary_weight": binary_weight} | (change or {}))
     return stored_runs(folder)
+
+
+def watch(folder: Path, family: str, seed: int, steps: int, change: dict[str, Any]) -> Watched:
+    """Train one family, and write its log and a sheet of what it drew in the end into `folder`."""
+    preset = PRESETS["comgan"]["laptop"]
+    torch.manual_seed(seed)
+    model = build(replace(preset.method, family=family, **change))
+    history = train(model, preset.dataset(), replace(preset.run, steps=steps, seed=seed)).whole()
+    with averaged_weights(model, history.averaged):
+        final, sheet = final_masks(model)
+    names = ("step", *(name for name in WATCHED if name in history.records[0]))
+    log = {name: [_short(record[name]) for record in history.records] for name in names}
+    run = Watched(family, model.config.binary_weight, seed, steps, round(history.seconds, 1), final, log)
+    save_sheet(sheet.flatten(0, 1), folder / f"{run.name}.png", columns=sheet.shape[1])
+    (folder / f"{run.name}.json").write_text(json.dumps(vars(run)) + "\n")
+    return run
 
 
 @torch.no_grad()
