@@ -49,15 +49,18 @@ WATCH = """() => {
 
 PAINTED = "() => !window.marks.pictures.length || window.marks.painted > window.marks.pictures.at(-1)"
 
-# In the kernel: when a drawing began and ended.
+# In the kernel: when a drawing began, and when its picture was handed over. (Then come those of the strip.)
 TIMED = """
 import json, time
 from tutorial_lib.widgets.panel import Panel
 drawings, update = [], Panel._update
 def timed(self, *arguments):
-    begin = time.time()
+    handed, begin = [], time.time()
+    note = lambda change: handed.append(time.time())
+    self._image.observe(note, "value")
     update(self, *arguments)
-    drawings.append((1e3 * begin, 1e3 * time.time()))
+    self._image.unobserve(note, "value")
+    drawings.extend((1e3 * begin, 1e3 * end) for end in handed)
 Panel._update = timed
 """
 

@@ -43,7 +43,8 @@ def write_pages(folder: Path) -> list[Path]:
 
 def command(folder: Path, *options: str) -> list[str]:
     """What serves a folder of pages behind a plain list of links."""
-    return [sys.executable, "-m", "voila", str(folder), "--VoilaConfiguration.classic_tree=True", *options]
+    connection = "--Voila.kernel_websocket_connection_class=tutorial_lib.widgets.server.PromptConnection"
+    return [sys.executable, "-m", "voila", str(folder), "--VoilaConfiguration.classic_tree=True", connection, *options]
 
 
 def main() -> None:

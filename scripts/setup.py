@@ -56,7 +56,12 @@ def venv_problem():
 def fingerprint(root):
     """Changes with what is installed and with where: an environment does not survive being moved."""
     digest = hashlib.sha256(str(root).encode())
-    for name in ("requirements.lock", "scripts/jupyterlab_settings.json"):
+    for name in (
+        "requirements.lock",
+        "pyproject.toml",
+        "scripts/jupyterlab_settings.json",
+        "scripts/jupyter_server_config.json",
+    ):
         digest.update((root / name).read_bytes())
     return f"{root}\n{digest.hexdigest()}\n"
 

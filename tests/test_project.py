@@ -154,7 +154,8 @@ def test_setup_starts_afresh_when_the_repository_has_moved(setup, tmp_path, monk
 def repository(folder: Path) -> Path:
     """A folder with the files that setup reads."""
     (folder / "scripts").mkdir(parents=True)
-    for name in ("requirements.lock", "scripts/jupyterlab_settings.json"):
+    jupyter = ("scripts/jupyterlab_settings.json", "scripts/jupyter_server_config.json")
+    for name in ("requirements.lock", "pyproject.toml", *jupyter):
         (folder / name).write_text(name)
     return folder
 

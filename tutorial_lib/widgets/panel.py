@@ -284,14 +284,13 @@ class Panel:
             self._follow_others()
             self._remember(moved)
             self._mark_sources()
-            picture, *behind = map(png, self._pictures(self.state))
+            pictures = self._pictures(self.state)
         except Exception as error:  # whatever a method raises must not end the panel
             self._say(error)
         else:
             self._say(None)
-            self._image.value = picture
-            for image, value in zip(self._strip.values(), behind, strict=True):
-                image.value = value
+            for image, picture in zip((self._image, *self._strip.values()), pictures, strict=True):
+                image.value = png(picture)  # the first is on its way while the others are encoded
             self._show_code()
 
     def _remember(self, moved: widgets.Widget | None) -> None:
