@@ -315,6 +315,14 @@ def test_light_is_no_tint():
     assert (one / two).log().std((2, 3)).min() > 0.3
 
 
+def test_contrast_is_what_sets_lights_apart():
+    scenes = [of((4, 18), illumination=lamp) for lamp in (LEFT, RIGHT)]
+    apart = [(render(scenes[0], 64, by)["image"] - render(scenes[1], 64, by)["image"]).abs().mean() for by in (0, 1, 2)]
+    assert apart[0] == 0 and apart[2] > 1.3 * apart[1] > 0
+    data = PaperFaces(size=32, length=4, contrast=2.0)
+    torch.testing.assert_close(data.batch([1])["image"], render(data.scenes([1]), 32, 2.0)["image"])
+
+
 def test_light_leaves_the_wall_alone():
     scene = of((4, 18, 39))
     for illumination in range(1, 5):
@@ -361,6 +369,7 @@ def test_scale_enlarges_the_face():
         ({"identities": "both"}, "identities .*train.*held_out.*all.*both"),
         ({"weakest": 1.5}, "weakest .*1.5"),
         ({"weakest": -0.1}, "weakest .*-0.1"),
+        ({"contrast": -1.0}, "contrast .*-1.0"),
     ],
 )
 def test_wrong_option_is_named(options, message):

@@ -89,33 +89,38 @@ def sample_scene(
     )
 
 
-def render(scene: Scene, size: int = 64) -> dict[str, Tensor]:
+def render(scene: Scene, size: int = 64, contrast: float = 1.0) -> dict[str, Tensor]:
     """Draw scenes; returns a batch (see `PaperFaces`). The same scene is the same picture at every size from 32 to 256.
+
+    contrast: the power that light and shadow are raised to; with 0 no light can be told from another.
 
     An expression moves brows, lids, mouth and jaw away from the person's own neutral face, each in proportion to its strength,
     as far as `_MOVES` says at strength 1: a scream opens the mouth wide, drops the jaw and lifts the inner ends of the brows; a
     squint narrows the eyes under knitted brows and presses the lips; surprise lifts the brows, opens the eyes and rounds the
     mouth. So strength 0 is the neutral face, and the strength of a neutral face has no effect.
 
-    Raises ValueError that names the factor and its range for a value outside it, and for a size outside `SIZES`.
+    Raises ValueError that names the factor and its range for a value outside it, for a size outside `SIZES` and for a negative
+    contrast.
     """
     if not SIZES[0] <= size <= SIZES[1]:
         raise ValueError(f"size must lie in {SIZES}, got {size}")
+    if not contrast >= 0:
+        raise ValueError(f"contrast must not be negative, got {contrast}")
     _check(scene)
     group = scene.identity // len(_CAST)  # each draws on a table of its own
     picture = scene.strength.new_empty(len(scene), 3, size, size)
     for number in group.unique().tolist():
         rows = group == number
-        picture[rows] = _draw(scene[rows], _people(number, picture.device), size)
+        picture[rows] = _draw(scene[rows], _people(number, picture.device), size, contrast)
     names = ("identity", "expression", "strength", "illumination", "gaze", "nuisance")
     return {"image": picture.clamp(0, 1) * 2 - 1} | {name: getattr(scene, name) for name in names}
 
 
-def _draw(scene: Scene, people: "_People", size: int) -> Tensor:
+def _draw(scene: Scene, people: "_People", size: int, contrast: float) -> Tensor:
     person, albedo = _pose(scene, people, size), _wall(scene, size)
     for layer in (_behind, _skin, _eyes, _mouth, _in_front):
         albedo = layer(albedo, person)
-    return _light(albedo, person)
+    return _light(albedo, person, contrast)
 
 
 def _check(scene: Scene) -> None:
@@ -137,8 +142,8 @@ class PaperFaces(BatchedDataset):
 
     An item is a dict; a batch has the same names with a leading axis B: image (3, size, size) float in [-1, 1]; identity,
     expression, illumination, gaze int64; strength float in [0, 1], of no effect where the expression is neutral; nuisance (4,)
-    float in [-1, 1], in the order of `NUISANCE`. identities and weakest: see `sample_scene`. anonymous: the held-out people
-    come without a name, identity -1, as pictures do whose label is unknown.
+    float in [-1, 1], in the order of `NUISANCE`. identities and weakest: see `sample_scene`; contrast: see `render`. anonymous:
+    the held-out people come without a name, identity -1, as pictures do whose label is unknown.
     """
 
     def __init__(
@@ -150,11 +155,12 @@ class PaperFaces(BatchedDataset):
         weakest: float = 0.2,
         device: str = "cpu",
         anonymous: bool = False,
+        contrast: float = 1.0,
     ):
         if length < 1:
             raise ValueError(f"length must be at least 1, got {length}")
         self.size, self.length, self.seed, self.device, self.anonymous = size, length, seed, device, anonymous
-        self.identities, self.weakest = identities, weakest
+        self.identities, self.weakest, self.contrast = identities, weakest, contrast
         self.batch([0])  # a wrong size or option fails here, not in the middle of a run
 
     def __len__(self) -> int:
@@ -169,7 +175,7 @@ class PaperFaces(BatchedDataset):
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Render the pictures `indices` together."""
-        batch = render(self.scenes(indices), self.size)
+        batch = render(self.scenes(indices), self.size, self.contrast)
         if self.anonymous:
             batch["identity"] = torch.where(batch["identity"] < TRAINING, batch["identity"], -1)
         return batch
@@ -826,9 +832,9 @@ def _in_front(picture: Tensor, person: _Posed) -> Tensor:
     return torch.lerp(picture, colours["glasses"], person.cover["glasses"])
 
 
-def _light(picture: Tensor, person: _Posed) -> Tensor:
+def _light(picture: Tensor, person: _Posed, contrast: float) -> Tensor:
     """Light on the person; the wall is lit evenly, so that it tells no label."""
-    light, shadow = (torch.tensor(colour, device=picture.device)[:, None, None] for colour in (_LIGHT, _SHADOW))
+    light, shadow = (torch.tensor(of, device=picture.device)[:, None, None] ** contrast for of in (_LIGHT, _SHADOW))
     return picture * torch.lerp(torch.ones_like(light), torch.lerp(shadow, light, person.shade), person.silhouette)
 
 
