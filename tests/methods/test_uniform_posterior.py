@@ -132,7 +132,12 @@ def test_wrong_config_is_named(changes, message):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"attributes": (("gaze", 3),)}, "at least 2"), ({"hidden": 0}, "hidden .*0"), ({"code_dim": 0}, "code_dim .*0")],
+    [
+        ({"attributes": (("gaze", 3),)}, "at least 2"),
+        ({"hidden": 0}, "hidden .*0"),
+        ({"code_dim": 0}, "code_dim .*0"),
+        ({"code_gain": 0.0}, "code_gain .*0.0"),
+    ],
 )
 def test_wrong_shallow_config_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
@@ -517,6 +522,17 @@ def test_shallow_codes_are_vectors_that_enter_the_classifiers(pictures):
     classifier = model.classifiers["illumination"]
     torch.testing.assert_close(classifier(pictures), classifier.read(classifier.features(pictures)))
     assert not any(isinstance(layer, nn.Conv2d) for layer in model.modules())
+
+
+def test_code_gain_makes_the_first_codes_larger_and_changes_nothing_else(pictures):
+    models = []
+    for gain in (1.0, 8.0):
+        torch.manual_seed(0)
+        models.append(ShallowModel(replace(SHALLOW, code_gain=gain)))
+    first, second = (model.encode(pictures) for model in models)
+    for name in first:
+        torch.testing.assert_close(second[name], 8 * first[name])
+    assert same(weights(models[0].classifiers), models[1].classifiers)
 
 
 def test_shallow_step_moves_encoders_by_eq_10_and_classifiers_by_real_pictures(batch):

@@ -517,6 +517,9 @@ class ShallowConfig(AttributeConfig):
     hidden: int = 192
     code_dim: int = 16
     disentanglement_weight: float = 1.0  # λ_dis
+    # What an encoder's last weights are multiplied with before training. A code begins as a random view of the picture; with 1
+    # that view is so faint that what is learned soon outgrows it, and nothing is left for the loss to take out.
+    code_gain: float = 1.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -525,6 +528,8 @@ class ShallowConfig(AttributeConfig):
         for name in ("hidden", "code_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.code_gain > 0:
+            raise ValueError(f"code_gain must be greater than 0, got {self.code_gain}")
 
 
 class ShallowClassifier(nn.Module):
@@ -559,6 +564,10 @@ class ShallowModel(nn.Module):
         super().__init__()
         self.config = config
         self.encoders = nn.ModuleDict({name: fully_connected(config) for name, _ in config.attributes})
+        with torch.no_grad():
+            for encoder in self.encoders.values():
+                for parameter in encoder[-1].parameters():
+                    parameter.mul_(config.code_gain)
         self.classifiers = nn.ModuleDict({name: ShallowClassifier(config, n) for name, n in config.attributes})
         self.optimizers = {
             name: torch.optim.Adam(getattr(self, name).parameters(), lr=config.learning_rate, betas=config.betas)
