@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tutorial_lib.metrics.hopkins import hopkins
+from tutorial_lib.metrics.hopkins import hopkins, throw_among
 
 
 # Over 20 seeds the mean of 50 draws stayed within 0.03 of 0.5 in 2 and 8 dimensions, within 0.06 in 32: there the 32nd
@@ -42,22 +42,51 @@ def test_scale_and_constant_dimensions_do_not_matter():
     assert hopkins(padded).mean == pytest.approx(hopkins(points).mean, abs=1e-6)
 
 
-def test_points_that_keep_to_a_corner_of_a_box_are_clustered_in_it():
-    points = 0.2 * np.random.default_rng(0).random((300, 2))
-    assert hopkins(points).mean == pytest.approx(0.5, abs=0.06)
-    assert hopkins(points, box=np.array([[0, 0], [1, 1]])).mean > 0.9
+def disc(rng: np.random.Generator, n: int = 500) -> np.ndarray:
+    angle = 2 * np.pi * rng.random(n)
+    return np.sqrt(rng.random((n, 1))) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
-def test_the_datas_own_box_is_the_default():
-    points = np.random.default_rng(0).random((100, 2))
-    box = np.stack([points.min(axis=0), points.max(axis=0)])
-    assert (hopkins(points, box=box).draws == hopkins(points).draws).all()
+def aslant(rng: np.random.Generator) -> np.ndarray:
+    """An ellipse three times as long as wide, at 45 degrees."""
+    return disc(rng) * [3, 1] @ np.array([[1, 1], [-1, 1]]) / 2**0.5
 
 
-@pytest.mark.parametrize("box", [[[0, 0], [1, 0.5]], [[0, 0, 0], [1, 1, 1]], [[0.5, 0], [1, 1]]])
-def test_a_box_must_hold_the_points(box):
-    with pytest.raises(ValueError, match=r"box must be \(2, 2\)"):
-        hopkins(np.random.default_rng(0).random((100, 2)), box=np.array(box))
+def bent(rng: np.random.Generator) -> np.ndarray:
+    angle, radius = 1.2 * np.pi * rng.random(500), 1 + 0.4 * rng.random(500)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+
+def two(rng: np.random.Generator) -> np.ndarray:
+    return disc(rng) + np.where(np.arange(500) < 200, 5, 0)[:, None]
+
+
+@pytest.mark.parametrize(("shape", "box"), [(disc, 0.7), (aslant, 0.95), (bent, 0.95), (two, 0.95)])
+def test_an_even_cluster_of_any_shape_is_even_in_its_own_window_but_not_in_its_box(shape, box):
+    points = shape(np.random.default_rng(0))
+    parts = (points[i::5] for i in range(5))  # none keeps to a corner
+    assert np.mean([hopkins(part, window=points).mean for part in parts]) == pytest.approx(0.5, abs=0.05)
+    assert hopkins(points).mean > box
+
+
+@pytest.mark.parametrize("shape", [disc, aslant, bent])
+def test_parts_that_keep_to_a_corner_of_the_window_are_clustered_in_it(shape):
+    points = shape(np.random.default_rng(0))
+    points = points[np.arctan2(points[:, 1], points[:, 0]).argsort()]
+    assert min(hopkins(part, window=points).mean for part in points.reshape(5, 100, 2)) > 0.8
+
+
+def test_places_are_thrown_evenly_where_the_points_are():
+    points = two(np.random.default_rng(0))
+    places = throw_among(points, 3000, np.random.default_rng(1))
+    near = np.linalg.norm(places[:, None] - [[0, 0], [5, 5]], axis=-1).min(axis=1)
+    assert places.shape == (3000, 2) and near.max() < 1.3
+    assert (places[:, 0] > 2.5).mean() == pytest.approx(0.5, abs=0.05)  # of equal size, though one has more points
+
+
+def test_a_window_needs_points_enough_to_have_a_shape():
+    with pytest.raises(ValueError, match="more than 3 points, got 3"):
+        hopkins(np.eye(2), window=np.eye(3)[:, :2])
 
 
 def test_repeatable_and_printed_with_its_spread():

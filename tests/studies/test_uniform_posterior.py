@@ -45,27 +45,50 @@ def oracle() -> FaceOracle:
 
 
 def run(disentangled: bool, seed: int, values: list[float], spread: float = 0.0) -> study.Shallow:
-    """A run with one Hopkins value for each expression, and 0.1 more in code space."""
+    """A run with one Hopkins value for each expression, and 0.1 less with shuffled lights."""
 
     def rows(more: float) -> list:
         return [[[value + more, spread]] * len(ILLUMINATIONS) for value in values]
 
-    return study.Shallow(disentangled, seed, 10, 1.0, {"plane": rows(0), "codes": rows(0.1)}, {}, 1.0, 0.2, [], [], [])
+    return study.Shallow(disentangled, seed, 10, 1.0, {"true": rows(0), "shuffled": rows(-0.1)}, {}, 1.0, 0.2, [], [], [])
 
 
 # ---- Table III
 
 
-def test_hopkins_sees_light_that_keeps_to_a_corner_of_its_expressions_cluster():
+@pytest.fixture(scope="module")
+def bent_clusters() -> tuple[np.ndarray, np.ndarray]:
+    """An arc of points for each of four expressions, far apart, a twelfth of each from the others: (2000, 2) and (2000,)."""
     rng = np.random.default_rng(0)
-    expression, illumination = rng.integers(4, size=2000), rng.integers(5, size=2000)
-    clusters = 10 * expression[:, None] + rng.random((2000, 2))
-    mixed = np.array(study.illumination_hopkins(clusters, expression, illumination))
-    clusters[:, 0] = 10 * expression + (illumination + rng.random(2000)) / 5  # a fifth of the cluster for each light
-    apart = np.array(study.illumination_hopkins(clusters, expression, illumination))
-    assert mixed.shape == apart.shape == (4, 5, 2)
-    assert mixed[..., 0].mean() == pytest.approx(0.5, abs=0.05)
-    assert apart[..., 0].min() > 0.8
+    place, expression = rng.integers(4, size=2000), rng.integers(4, size=2000)
+    expression = np.where(rng.random(2000) < 1 / 12, expression, place)
+    angle, radius = np.pi * rng.random(2000), 2 + rng.random(2000)
+    return 20 * place[:, None] + np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1), expression
+
+
+def test_a_cluster_is_made_of_those_among_their_own(bent_clusters):
+    plane, expression = bent_clusters
+    place = (plane[:, 0] + 10) // 20
+    assert (study.among_their_own(plane, expression) == (place == expression)).all()
+
+
+def test_hopkins_is_one_half_for_mixed_lights_whatever_the_shape_and_near_one_for_separate_ones(bent_clusters):
+    plane, expression = bent_clusters
+    mixed = np.random.default_rng(1).integers(5, size=2000)
+    along = (np.arctan2(plane[:, 1] % 20, (plane[:, 0] + 10) % 20 - 10) / np.pi * 5).astype(int)  # a fifth of the arc each
+    some = np.where(np.arange(2000) % 2, mixed, along)
+    found = [np.array(study.illumination_hopkins(plane, expression, light)) for light in (mixed, some, along)]
+    assert all(one.shape == (4, 5, 2) for one in found)
+    by_expression = [one[..., 0].mean(1) for one in found]
+    assert by_expression[0] == pytest.approx([0.5] * 4, abs=0.05)
+    assert by_expression[1].min() > by_expression[0].max() + 0.05
+    assert found[2][..., 0].min() > 0.9
+
+
+def test_an_expression_without_a_cluster_has_no_statistic():
+    plane, expression = np.random.default_rng(0).random((400, 2)), np.arange(400) % 4
+    found = study.illumination_hopkins(plane, expression, np.zeros(400, int))
+    assert np.shape(found) == (4, 5, 2) and np.isnan(found).all()
 
 
 def test_table3_is_the_mean_over_illuminations_and_seeds_with_its_spread():
@@ -77,7 +100,7 @@ def test_table3_is_the_mean_over_illuminations_and_seeds_with_its_spread():
     table = study.table3(runs)
     assert table[True]["neutral"] == (pytest.approx(0.5), pytest.approx(math.hypot(0.1, 0.3), abs=1e-4))
     assert [row[0] for row in table[False].values()] == pytest.approx([0.9, 0.8, 0.8, 0.8])
-    assert study.table3(runs, "codes")[False]["scream"][0] == pytest.approx(0.9)
+    assert study.table3(runs, "shuffled")[False]["scream"][0] == pytest.approx(0.7)
     assert study.hopkins_figures(runs) == pytest.approx(
         {"hopkins.with": 0.575, "hopkins.with.worst": 0.7, "hopkins.without": 0.825, "hopkins.without.worst": 0.8}
     )
@@ -88,6 +111,7 @@ def test_ablation_trains_both_rows_keeps_them_and_goes_on_where_it_stopped(monke
     monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
     monkeypatch.setenv("TUTORIAL_LIB_DATA", str(tmp_path))
     monkeypatch.setitem(PRESETS["uniform_posterior_shallow"], "laptop", PRESETS["uniform_posterior_shallow"]["smoke"])
+    monkeypatch.setattr(study, "among_their_own", lambda plane, _: np.full(len(plane), True))  # two steps make no clusters
     folder, trained = tmp_path / "results" / "uniform_posterior_ablation", []
 
     def counted(model, *args):
@@ -96,17 +120,17 @@ def test_ablation_trains_both_rows_keeps_them_and_goes_on_where_it_stopped(monke
 
     train = study.train
     monkeypatch.setattr(study, "train", counted)
-    figures = study.ablate(folder, steps=2, seeds=1, samples=300)
+    figures = study.ablate(folder, steps=2, seeds=1, samples=500)
     assert figures.keys() == {"with_0", "without_0"} and figures["with_0"].keys() == set(EXPRESSIONS)
     assert trained == [1.0, 0.0]
     first, second = study.stored_runs()
     assert (first.name, second.name) == ("with_0", "without_0")
-    assert np.shape(first.plane) == (300, 2) and len(first.illumination) == 300
-    assert {name: np.shape(values) for name, values in first.hopkins.items()} == dict.fromkeys(study.SPACES, (4, 5, 2))
+    assert np.shape(first.plane) == (500, 2) and len(first.illumination) == 500
+    assert {name: np.shape(values) for name, values in first.hopkins.items()} == dict.fromkeys(study.LIGHTS, (4, 5, 2))
     assert 0 <= first.entropy <= 1 and first.accuracy.keys() == {"expression", "illumination"}
 
     (folder / "without_0.json").unlink()
-    assert study.ablate(folder, steps=2, seeds=1, samples=300) == figures  # the same numbers, from the same seed
+    assert study.ablate(folder, steps=2, seeds=1, samples=500) == figures  # the same numbers, from the same seed
     assert trained == [1.0, 0.0, 0.0]
 
 

@@ -18,7 +18,7 @@ class Hopkins:
 
 
 def hopkins(
-    points: np.ndarray, *, draws: int = 50, m: int | None = None, seed: int = 0, box: np.ndarray | None = None
+    points: np.ndarray, *, draws: int = 50, m: int | None = None, seed: int = 0, window: np.ndarray | None = None
 ) -> Hopkins:
     """Cluster tendency of points (N, d): H = Σu^d / (Σu^d + Σw^d) (Banerjee & Dave 2004), repeated `draws` times.
 
@@ -26,10 +26,12 @@ def hopkins(
     data points to the nearest other one. m defaults to a tenth of the points, at most 100. About 0.5: no clusters;
     above 0.75: clustered at 90 %. Dimensions without extent are dropped, and do not count in d.
 
-    box: the lowest and highest corner (2, d) of another box than the data's own. With that of a larger set the question becomes
-    whether these points keep together within the set.
+    window: points (M, d) of a larger set; the m points are thrown where that set is (`throw_among`), not into the box. With the
+    whole of a cluster the question becomes whether these points keep together within it. For few dimensions.
 
-    In many dimensions the box says more than clusters do: a Gaussian is far from filling it, and scores near 1.
+    The box says more than clusters do. Points strewn evenly over a disc score 0.8 in it, over an ellipse twice as long as wide,
+    lying aslant, 0.95: corners are empty, and turning the plane changes the score. In a window of their own shape both score
+    0.5. In many dimensions almost all of a box is corners: a Gaussian is far from filling it, and scores near 1.
     """
     from scipy.special import expit, logsumexp
     from sklearn.neighbors import NearestNeighbors
@@ -42,13 +44,8 @@ def hopkins(
         raise ValueError(f"needs at least 2 points and 1 <= m <= N, got N = {len(points)} and m = {m}")
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
-    box = np.stack([points.min(axis=0), points.max(axis=0)]) if box is None else np.asarray(box, dtype=np.float64)
-    if box.shape != (2, points.shape[1]) or not (box[0] <= points).all() or not (points <= box[1]).all():
-        raise ValueError(
-            f"box must be (2, {points.shape[1]}), its lowest and highest corner, with the points inside, got {box}"
-        )
     extended = np.ptp(points, axis=0) > 0
-    points, box = points[:, extended], box[:, extended]
+    points = points[:, extended]
     dimension = points.shape[1]
     if dimension == 0:
         raise ValueError("all points are equal: the statistic is undefined")
@@ -57,8 +54,11 @@ def hopkins(
     rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
     neighbours = NearestNeighbors().fit(points)
     other = neighbours.kneighbors(points, n_neighbors=2)[0][:, 1]  # column 0 is the point itself, or its double
-    thrown = rng.uniform(*box, size=(draws, m, dimension))
-    u = neighbours.kneighbors(thrown.reshape(-1, dimension), n_neighbors=1)[0].reshape(draws, m)
+    if window is None:
+        thrown = rng.uniform(points.min(axis=0), points.max(axis=0), size=(draws * m, dimension))
+    else:
+        thrown = throw_among(np.asarray(window, dtype=np.float64)[:, extended], draws * m, rng)
+    u = neighbours.kneighbors(thrown, n_neighbors=1)[0].reshape(draws, m)
     w = np.stack([other[rng.choice(len(points), m, replace=False)] for _ in range(draws)])
 
     # u^d overflows in many dimensions, so the ratio is taken between logarithms.
@@ -66,3 +66,21 @@ def hopkins(
         log_u, log_w = (logsumexp(dimension * np.log(x), axis=1) for x in (u, w))
     values = expit(log_u - log_w)
     return Hopkins(float(values.mean()), float(values.std()), values)
+
+
+def throw_among(points: np.ndarray, n: int, rng: np.random.Generator, nearest: int = 3) -> np.ndarray:
+    """n places (n, d), uniform where points (N, d) are: round or bent, in one piece or in several.
+
+    A place counts if its third nearest point is no farther from it than 95 % of the points' own third nearest are from them.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    if len(points) <= nearest:
+        raise ValueError(f"window needs more than {nearest} points, got {len(points)}")
+    neighbours = NearestNeighbors(n_neighbors=nearest).fit(points)
+    reach = np.quantile(neighbours.kneighbors()[0][:, -1], 0.95)  # without an argument no point is its own neighbour
+    places = np.empty((0, points.shape[1]))
+    while len(places) < n:
+        thrown = rng.uniform(points.min(axis=0), points.max(axis=0), size=(4 * n, points.shape[1]))
+        places = np.concatenate([places, thrown[neighbours.kneighbors(thrown)[0][:, -1] <= reach]])
+    return places[:n]

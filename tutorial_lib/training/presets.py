@@ -511,7 +511,20 @@ _UNIFORM["laptop"] = replace(
     anew=("classifiers.identity",),
 )
 
-# Table III. The other row is `replace(config, disentanglement_weight=0.0)`.
+# Table III. The other row is `replace(config, disentanglement_weight=0.0)`. That table needs codes which keep the light where
+# nothing asks for it, and a loss that can get at all of it. In the statistic of `illumination_hopkins`, over expressions and
+# seed 0 unless it says otherwise, without the loss / with it (mixed lights score .50; the preset .77 to .83 / .60 to .64):
+#     16 numbers, gain 1, 3,000 steps, usual light, two seeds             .60 to .66 / .55 to .68: no light in the map
+#     7 numbers, gain 1, 400 steps, usual light                           expression 0.68 right: not learned yet
+#     8 numbers, batch-normalised, 400 steps, usual and harsh light       .52 to .63 / .48 to .64: expression takes all of them
+#     7 numbers, gain 8, 1,500 steps, usual light                         .57 to .63 / .51 to .59
+#     … of the face alone, cut out and enlarged                           .63 to .74 / .57 to .61
+#     … and harsh light, gain 8 and 16                                    .73 to .83 / .53 to .72 and .66 to .76 / .56 to .67
+#     7 numbers, gain 12, harsh light, at a rate of 1e-4: 1,000 steps     .73 to .81 / .58 to .63
+#     … 1,500 steps; and 2,000 on 12,000 pictures                         .79 to .81 / .54 to .64 and .70 to .78 / .60 to .64
+#     linear encoders, gain 4 and 8, harsh light, 600 steps               expression 0.62 and 0.75 right
+# So: 7 directions, three for four expressions and four for five lights, none of them out of the loss's reach; first codes as
+# large as what is learned; light that matters; and no more steps than expression takes.
 _SHALLOW = {
     "smoke": Preset(
         ShallowConfig(hidden=8, code_dim=4),
@@ -520,11 +533,13 @@ _SHALLOW = {
         run=RunSettings(steps=4, batch_size=4, log_every=2, snapshot_every=2),
     ),
     "laptop": Preset(
-        ShallowConfig(),
-        # MultiPIE's expressions are posed, none is faint.
-        data={"size": 32, "length": 12_000, "weakest": 0.6},
+        ShallowConfig(code_dim=7, code_gain=12.0, learning_rate=2e-4),
+        # MultiPIE's expressions are posed, none is faint. Flashes change the photograph of a face more than another person
+        # does (Adini et al. 1997). With our usual light people make 63 % of the variance of pixels and light 9 %; at this
+        # contrast 55 % and 17 %.
+        data={"size": 32, "length": 8_000, "weakest": 0.8, "contrast": 2.0},
         source="faces",
-        run=RunSettings(steps=3000, batch_size=64, ema_decay=0.99, decay_from=0.5, log_every=50, snapshot_every=1500),
+        run=RunSettings(steps=1000, batch_size=64, ema_decay=0.99, decay_from=0.5, log_every=50, snapshot_every=500),
     ),
 }
 
