@@ -3,13 +3,14 @@
     python benchmarks/training_step.py [--threads 2] [--quick]
 
 Code mode of MixNMatch (all its updates) and DS-ComGAN, 128 x 128, batch 4. A step is timed as the library makes it, with each
-of its savings taken away in turn, with all of them taken away, and in bf16; by turns, so that what else the machine does meets
-all. The mathematics is the same in every arrangement. Beside them stand the figures recorded of the public code, on two cores
-of the same kind. Writes data/results/training_step.json.
+of its savings taken away in turn, with all of them taken away, and in bf16; each a few times in a row, as training goes, after
+one step that is not timed. The mathematics is the same in every arrangement. Beside them stand the figures recorded of the
+public code, on two cores of the same kind. Writes data/results/training_step.json.
 """
 
 import argparse
 import json
+import re
 import resource
 import statistics
 import subprocess
@@ -24,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutorial_lib.layers import CodeConv, UpConv
+from tutorial_lib import layers
+from tutorial_lib.layers import CodeConv, Conv, UpConv
 from tutorial_lib.methods import comgan, finegan, mixnmatch
 from tutorial_lib.training.checkpoints import machine
 from tutorial_lib.training.loop import autocast, fuse
@@ -50,13 +52,13 @@ TARGETS = {  # of the reference's pictures a second
 @contextmanager
 def full_planes(model: nn.Module) -> Iterator[None]:
     """A code is convolved as constant planes of the picture's size."""
-    layers = [layer for layer in model.modules() if isinstance(layer, CodeConv)]
-    for layer in layers:
+    planes = [layer for layer in model.modules() if isinstance(layer, CodeConv)]
+    for layer in planes:
         layer.exact = False
     try:
         yield
     finally:
-        for layer in layers:
+        for layer in planes:
             layer.exact = True
 
 
@@ -91,6 +93,30 @@ def gradients_of_frozen_networks(model: nn.Module) -> Iterator[None]:
         yield
 
 
+def plain_deep_convolutions(model: nn.Module) -> AbstractContextManager:
+    """Layers of many weights and few pixels are convolutions like all others."""
+    return mock.patch.object(Conv, "as_product", return_value=False)
+
+
+def encoders_twice(model: nn.Module) -> AbstractContextManager:
+    """The encoders read real and generated pictures one after the other."""
+
+    def of_each(self: mixnmatch.Encoder, *batches: Tensor) -> list[Tensor]:
+        return [alone(self, batch)[0] for batch in batches]
+
+    alone = mixnmatch.Encoder.of_each
+    return mock.patch.object(mixnmatch.Encoder, "of_each", of_each)
+
+
+@contextmanager
+def norm_then_glu(model: nn.Module) -> Iterator[None]:
+    """What lies between BatchNorm and GLU is kept for the backward pass. A saving of memory, not of time."""
+    with ExitStack() as patches:
+        for module in (layers, finegan):
+            patches.enter_context(mock.patch.object(module, "norm_glu", lambda x, norm: F.glu(norm(x), 1)))
+        yield
+
+
 def fakes_for_each_update(model: nn.Module) -> AbstractContextManager:
     """Each discriminator's update draws fakes of its own."""
     step = model.training_step
@@ -122,6 +148,9 @@ def loops_over_the_batch(model: nn.Module) -> AbstractContextManager:
 SAVINGS: dict[str, Callable[[nn.Module], AbstractContextManager]] = {
     "exact code planes": full_planes,
     "merged up-convolutions": plain_up_convolutions,
+    "deep convolutions as products": plain_deep_convolutions,
+    "encoders read both batches at once": encoders_twice,
+    "BatchNorm and GLU in one": norm_then_glu,
     "no gradients of frozen networks": gradients_of_frozen_networks,
     "fused Adam": plain_adam,
     "one set of fakes": fakes_for_each_update,
@@ -130,7 +159,8 @@ SAVINGS: dict[str, Callable[[nn.Module], AbstractContextManager]] = {
 
 
 def savings_of(method: str) -> list[str]:
-    return [name for name in SAVINGS if method != "ds_comgan" or name != "no loops over the batch"]
+    of_mixnmatch = ("no loops over the batch", "encoders read both batches at once", "deep convolutions as products")
+    return [name for name in SAVINGS if method != "ds_comgan" or name not in of_mixnmatch]
 
 
 @contextmanager
@@ -176,12 +206,12 @@ def training(method: str, preset: str, repeats: int) -> dict:
             work[name] = count(model, batch, precision)
     times: dict[str, list[float]] = {name: [] for name in arrangements}
     products: dict[str, list[float]] = {"fp32": [], "bf16": []}
-    for _ in range(repeats):
-        for precision, rates in products.items():
-            rates.append(product_rate(CPU, precision))
-        for name, (precision, missing) in arrangements.items():
-            with without(model, missing):
-                times[name].append(one_step(model, batch, precision))
+    for name, (precision, missing) in arrangements.items():
+        for of, rates in products.items():
+            rates.append(product_rate(CPU, of))
+        with without(model, missing):
+            one_step(model, batch, precision)  # finds the memory as the step before it left it, not as its own does
+            times[name] += [one_step(model, batch, precision) for _ in range(repeats)]
     product = {precision: statistics.median(rates) for precision, rates in products.items()}
     found = {name: {"images_per_second": round(BATCH / statistics.median(each), 3)} for name, each in times.items()}
     for name, of in work.items():
@@ -201,7 +231,15 @@ def memory_here(method: str, preset: str, precision: str) -> None:
     model, batch = fresh(method, preset)
     for _ in range(3):
         one_step(model, batch, precision)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # in kB on Linux
+    print(own_peak())
+
+
+def own_peak() -> int:
+    """kB of this process at most so far. (`ru_maxrss` of a process that was started by a larger one is the larger one's.)"""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+    return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
 
 
 def one_picture(method: str, preset: str, repeats: int) -> float:

@@ -24,6 +24,13 @@ def steps():
     return load("training_step")
 
 
+# Savings of time or memory, not of operations.
+SAME_WORK = {
+    "no loops over the batch", "fused Adam", "merged up-convolutions", "deep convolutions as products",
+    "encoders read both batches at once", "BatchNorm and GLU in one",
+}  # fmt: skip
+
+
 def losses(steps, method: str, missing: list[str]) -> tuple[dict[str, float], float]:
     """Of a step without some savings; and its FLOPs."""
     torch.manual_seed(0)
@@ -47,7 +54,7 @@ def test_a_step_without_a_saving_has_the_same_losses(steps, method):
             continue  # other fakes, other losses
         found, more = losses(steps, method, [name])
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-4), name
-        assert more > work or name in ("no loops over the batch", "fused Adam", "merged up-convolutions"), name
+        assert more > work or name in SAME_WORK, name
 
 
 @pytest.mark.parametrize("method", ["mixnmatch_code", "ds_comgan"])

@@ -5,9 +5,12 @@ from torch import nn
 
 from tutorial_lib.layers import (
     CodeConv,
+    Conv,
     ResidualBlock,
     UpConv,
     add_spectral_norm,
+    gradient_penalty,
+    norm_glu,
     orthogonal_init,
     real_penalty,
     same_block,
@@ -62,6 +65,72 @@ def test_up_conv_is_upsampling_then_convolution_in_values_and_gradients(size):
     got = torch.autograd.grad((layer(x) * weight).sum(), inputs)
     for gradient, other in zip(got, torch.autograd.grad((expected * weight).sum(), inputs), strict=True):
         torch.testing.assert_close(gradient, other)
+
+
+# Few pixels for the weights, one pixel, and many.
+@pytest.mark.parametrize(
+    ("shape", "size", "kernel", "stride", "padding"),
+    [
+        ((2, 90, 5, 7), (1, 2), 4, 2, 0),
+        ((2, 90, 4, 4), (2, 2), 4, 2, 1),
+        ((3, 2, 4, 6), (1, 1), (4, 6), 1, 0),
+        ((2, 3, 9, 8), (9, 8), 3, 1, 1),
+    ],
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_conv_is_a_convolution_in_values_and_first_and_second_gradients(shape, size, kernel, stride, padding, bias):
+    torch.manual_seed(0)
+    layer = Conv(shape[1], 4, kernel, stride, padding, bias=bias).double()
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    assert layer.as_product(x) == (size != (9, 8))
+    plain = F.conv2d(x, layer.weight, layer.bias, stride, padding)
+    found = []
+    for y in (layer(x), plain):
+        assert y.shape[2:] == size
+        first = torch.autograd.grad(y.square().sum(), [x, *layer.parameters()], create_graph=True)
+        second = torch.autograd.grad(first[0].square().sum(), [x, layer.weight])
+        found.append([y, *first, *second])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_norm_glu_is_batch_norm_then_glu_in_values_gradients_and_statistics(dtype):
+    torch.manual_seed(0)
+    x, toward = 3 + 2 * torch.randn(4, 6, 5, 7, dtype=dtype), torch.randn(4, 3, 5, 7, dtype=dtype)
+    found = []
+    for compute in (norm_glu, lambda x, norm: F.glu(norm(x), 1)):
+        norm = nn.BatchNorm2d(6, dtype=torch.float64 if dtype == torch.float64 else None)
+        with torch.no_grad():
+            norm.weight.copy_(torch.linspace(0.5, 2, 6))
+            norm.bias.copy_(torch.linspace(-1, 1, 6))
+        mine = x.clone().requires_grad_()
+        y = compute(mine, norm)
+        gradients = torch.autograd.grad(y, [mine, *norm.parameters()], toward)
+        found.append([y, *gradients, *norm.buffers(), compute(x, norm.eval())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_norm_glu_keeps_less_for_the_backward_pass():
+    kept = []
+    for compute in (norm_glu, lambda x, norm: F.glu(norm(x), 1)):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x):
+            compute(torch.randn(2, 4, 8, 8, requires_grad=True), nn.BatchNorm2d(4))
+        kept.append(sum(size for size in sizes if size >= 2 * 4 * 8 * 8))
+    assert kept == [512, 1024]
+
+
+def test_gradient_penalty_is_the_same_through_a_product_and_through_a_convolution(monkeypatch):
+    layer = Conv(2, 3, 4)
+    critic = nn.Sequential(layer, nn.LeakyReLU(0.2, inplace=True), nn.Flatten(), nn.Linear(3, 1))
+    pictures, gradients = [torch.randn(5, 2, 4, 4) for _ in range(2)], []
+    for product in (True, False):
+        monkeypatch.setattr(Conv, "as_product", lambda self, x, product=product: product)
+        torch.manual_seed(1)
+        gradients.append(torch.autograd.grad(gradient_penalty(critic, pictures[:1], pictures[1:]), critic[3].weight)[0])
+    torch.testing.assert_close(*gradients)
 
 
 def test_residual_block_adds_to_its_input():

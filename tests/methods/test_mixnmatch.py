@@ -1,3 +1,4 @@
+import copy
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -248,9 +249,14 @@ def test_step_computes_no_gradients_of_frozen_pair_discriminators(batch, monkeyp
     assert spared > 2 * sum(flops(lambda pair=pair: pair.image(picture)) for pair in pairs)  # real ones and fakes; and codes
 
 
+def repredicted(model, n: int) -> dict[str, torch.Tensor]:
+    codes, drawn = model.draw_for_reprediction(n)
+    return model.reprediction_losses(codes, {name: encoder(drawn) for name, encoder in model.encoders.items()})
+
+
 def test_reprediction_trains_the_encoders_only(batch):
     model = code_mode().train()
-    sum(model.reprediction_losses(8).values()).backward()
+    sum(repredicted(model, 8).values()).backward()
     assert all(parameter.grad is None for parameter in model.generator.parameters())
     assert all(parameter.grad is not None for parameter in model.encoders.parameters())
 
@@ -260,21 +266,32 @@ def test_reprediction_draws_its_codes(reprediction, tied, monkeypatch):
     model, asked = code_mode(reprediction=reprediction), []
     draw = model.sample_codes
     monkeypatch.setattr(model, "sample_codes", lambda n, tied: (asked.append(tied), draw(n, tied=tied))[1])
-    model.reprediction_losses(4)
+    model.draw_for_reprediction(4)
     assert asked == [tied]
 
 
-def test_reprediction_losses_by_hand(monkeypatch):
+def test_reprediction_losses_by_hand():
     model = code_mode(reprediction_weights=(1.0, 2.0, 3.0, 4.0))
     codes = model.sample_codes(4)
-    monkeypatch.setattr(model, "sample_codes", lambda n, tied: codes)
-    for name, encoder in model.encoders.items():  # perfect but for z, which is off by one half
-        right = codes.z + 0.5 if name == "z" else 100 * getattr(codes, name)
-        monkeypatch.setattr(encoder, "forward", lambda images, right=right: right)
-    losses = model.reprediction_losses(4)
-    torch.testing.assert_close(losses["re_z"], torch.tensor(0.5))
-    monkeypatch.setattr(model.encoders["c"], "forward", lambda images: torch.zeros_like(codes.c))
-    torch.testing.assert_close(model.reprediction_losses(4)["re_c"], 4 * torch.tensor(float(codes.c.shape[1])).log())
+    # Perfect but for z, which is off by one half.
+    read = {name: codes.z + 0.5 if name == "z" else 100 * getattr(codes, name) for name in "zbpc"}
+    torch.testing.assert_close(sum(model.reprediction_losses(codes, read).values()), torch.tensor(0.5))
+    read["c"] = torch.zeros_like(codes.c)
+    torch.testing.assert_close(model.reprediction_losses(codes, read)["re_c"], 4 * torch.tensor(float(codes.c.shape[1])).log())
+
+
+@pytest.mark.parametrize("name", "zbpc")
+def test_encoder_reads_batches_together_as_one_after_the_other(name, pictures):
+    model = code_mode().train().double()
+    encoder, batches = model.encoders[name], (pictures.double(), 0.1 * pictures.double().flip(0) + 0.3)
+    other = copy.deepcopy(encoder)
+    found = []
+    for network, read in ((encoder, encoder.of_each(*batches)), (other, [other(batch) for batch in batches])):
+        toward = [torch.linspace(-1, 1, codes.numel(), dtype=codes.dtype).view_as(codes) for codes in read]
+        gradients = torch.autograd.grad([*read], [*network.parameters()], toward)
+        found.append([*read, *gradients, *network.buffers()])
+    for one, another in zip(*found, strict=True):
+        torch.testing.assert_close(one, another)
 
 
 # ---- mixing

@@ -25,10 +25,13 @@ from tutorial_lib.codes import Codes
 from tutorial_lib.data.papercut import rotation
 from tutorial_lib.layers import (
     CodeConv,
+    Conv,
     ResidualBlock,
     add_spectral_norm,
     conv3x3,
     frozen,
+    leaky_relu,
+    norm_glu,
     orthogonal_init,
     real_penalty,
     same_block,
@@ -184,7 +187,8 @@ class Stem(nn.Module):
         self.up = nn.Sequential(*(up_block(a, b) for a, b in zip((width, *widths[:-1]), widths, strict=True)))
 
     def forward(self, z: Tensor, code: Tensor) -> Tensor:
-        return self.up(self.linear(torch.cat([z, code], 1)).unflatten(1, (-1, 4, 4)))
+        x = self.linear(torch.cat([z, code], 1)).unflatten(1, (-1, 4, 4))
+        return self.up(x)
 
 
 class CodeBlock(nn.Module):
@@ -196,7 +200,7 @@ class CodeBlock(nn.Module):
         self.norm = nn.BatchNorm2d(2 * out_channels)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        return F.glu(self.norm(self.conv(x, code)), 1)
+        return norm_glu(self.conv(x, code), self.norm)
 
 
 class ParentStage(nn.Module):
@@ -294,7 +298,7 @@ class BackgroundCritic(nn.Module):
         layers, channels = [], 3
         self.receptive_field, self.stride = 1, 1
         for width, stride in config.background_critic:
-            layers += [nn.Conv2d(channels, width, 4, stride), nn.LeakyReLU(0.2)]
+            layers += [nn.Conv2d(channels, width, 4, stride), leaky_relu()]
             self.receptive_field += 3 * self.stride
             self.stride *= stride
             channels = width
@@ -356,15 +360,15 @@ class ObjectDiscriminator(nn.Module):
 
         layers = []
         for i, width in enumerate(widths):
-            layers += [nn.Conv2d(channels, width, 4, 2, 1, bias=biased)]
+            layers += [Conv(channels, width, 4, 2, 1, bias=biased)]
             layers += [normalised(width)] if i else []
-            layers += [nn.LeakyReLU(0.2)]
+            layers += [leaky_relu()]
             channels = width
         width, side = head_width, image_size >> len(widths)
-        self.trunk = nn.Sequential(*layers, conv3x3(channels, width, bias=biased), normalised(width), nn.LeakyReLU(0.2))
-        self.code_features = nn.Sequential(conv3x3(width, width, bias=biased), normalised(width), nn.LeakyReLU(0.2))
-        self.code = nn.ModuleList(nn.Conv2d(width, n, side) for n in codes)
-        self.real = nn.Conv2d(width, 1, side) if judges else None
+        self.trunk = nn.Sequential(*layers, conv3x3(channels, width, bias=biased), normalised(width), leaky_relu())
+        self.code_features = nn.Sequential(conv3x3(width, width, bias=biased), normalised(width), leaky_relu())
+        self.code = nn.ModuleList(Conv(width, n, side) for n in codes)
+        self.real = Conv(width, 1, side) if judges else None
         orthogonal_init(self)
         if norm == "spectral":
             add_spectral_norm(self)
@@ -666,9 +670,11 @@ class FineGAN(nn.Module):
         return F.interpolate(picture, size=(size, size), mode="bilinear", align_corners=False)
 
     def _update(self, name: str, loss: Tensor) -> None:
+        """One step of an optimiser, after which no gradients are kept: they would take memory until the next."""
         self.optimizers[name].zero_grad(set_to_none=True)
         loss.backward()
         self.optimizers[name].step()
+        self.optimizers[name].zero_grad(set_to_none=True)
 
 
 def _chunks(codes: Codes, n: int) -> list[Codes]:
@@ -703,10 +709,10 @@ class CodePredictor(nn.Module):
         self.config = config
         layers, channels = [], 3
         for width in config.widths:
-            layers += [nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)]
+            layers += [Conv(channels, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), leaky_relu()]
             channels = width
         cells = (config.image_size >> len(config.widths)) ** 2
-        self.features = nn.Sequential(*layers, nn.Flatten(), nn.Linear(cells * channels, 2 * 64), nn.LeakyReLU(0.2))
+        self.features = nn.Sequential(*layers, nn.Flatten(), nn.Linear(cells * channels, 2 * 64), leaky_relu())
         self.parent, self.child = nn.Linear(64, config.n_parents), nn.Linear(64, config.n_children)
         self.optimizers = {"predictor": torch.optim.Adam(self.parameters(), lr=config.learning_rate)}
 

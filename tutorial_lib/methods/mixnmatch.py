@@ -23,11 +23,13 @@ from torch import Tensor, nn
 from tutorial_lib.codes import NAMES, Codes
 from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.layers import (
+    Conv,
     ResidualBlock,
     add_spectral_norm,
     conv3x3,
     frozen,
     gradient_penalty,
+    leaky_relu,
     orthogonal_init,
     same_block,
 )
@@ -114,16 +116,16 @@ class Encoder(nn.Module):
         self.bound = bound
         layers, channels = [], 3
         for i, width in enumerate(config.encoder_widths):
-            layers += [nn.Conv2d(channels, width, 4, 2, 1, bias=False)]
+            layers += [Conv(channels, width, 4, 2, 1, bias=False)]
             layers += [nn.BatchNorm2d(width)] if i else []
-            layers += [nn.LeakyReLU(0.2)]
+            layers += [leaky_relu()]
             channels = width
         for _ in range(2):
             width = config.encoder_head
-            layers += [conv3x3(channels, width), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)]
+            layers += [conv3x3(channels, width), nn.BatchNorm2d(width), leaky_relu()]
             channels = width
         self.trunk = nn.Sequential(*layers)
-        self.head = nn.Conv2d(channels, code_dim, config.image_size >> len(config.encoder_widths))
+        self.head = Conv(channels, code_dim, config.image_size >> len(config.encoder_widths))
         orthogonal_init(self)
 
     def features(self, images: Tensor) -> Tensor:
@@ -131,8 +133,19 @@ class Encoder(nn.Module):
         return self.trunk(images).flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
-        code = self.head(self.trunk(images)).flatten(1)
-        return code if self.bound is None else self.bound * code.tanh()
+        return self.of_each(images)[0]
+
+    def of_each(self, *batches: Tensor) -> list[Tensor]:
+        """What it reads off each of several batches, of the same size.
+
+        All go through a layer together, which takes its many weights once; BatchNorm normalises each batch by itself.
+        """
+        n, x = len(batches), torch.cat(batches)
+        for layer in (*self.trunk, self.head):
+            normalises = isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm)
+            x = torch.cat([layer(batch) for batch in x.chunk(n)]) if normalises else layer(x)
+        code = x.flatten(1)
+        return (code if self.bound is None else self.bound * code.tanh()).chunk(n)
 
 
 # ---- image-code discriminators --------------------------------------------------------------------------------------------
@@ -148,13 +161,13 @@ class PairDiscriminator(nn.Module):
         super().__init__()
         layers, channels, width = [], 3, config.pair_head
         for out in config.pair_widths:
-            layers += [nn.Conv2d(channels, out, 4, 2, 1), nn.LeakyReLU(0.2)]
+            layers += [Conv(channels, out, 4, 2, 1), leaky_relu()]
             channels = out
-        layers += [nn.Conv2d(channels, width, config.image_size >> len(config.pair_widths)), nn.LeakyReLU(0.2)]
+        layers += [Conv(channels, width, config.image_size >> len(config.pair_widths)), leaky_relu()]
         self.image = nn.Sequential(*layers, nn.Flatten())
         self.noise = config.code_noise
         self.code = nn.ModuleList(nn.Linear(code_dim if i == 0 else width, width) for i in range(len(self.noise)))
-        self.joint = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.LeakyReLU(0.2), nn.Linear(2 * width, 1))
+        self.joint = nn.Sequential(nn.Linear(2 * width, 2 * width), leaky_relu(), nn.Linear(2 * width, 1))
         orthogonal_init(self)
 
     def forward(self, images: Tensor, code: Tensor) -> Tensor:
@@ -199,8 +212,11 @@ class CodeMode(FineGAN):
         return Codes(*(self._read(name, images) for name in "zbpc"))
 
     def _read(self, name: str, images: Tensor) -> Tensor:
-        read = self.encoders[name](images).float()
-        return read if name == "z" else read.softmax(1)
+        return self._code_of(name, self.encoders[name](images))
+
+    @staticmethod
+    def _code_of(name: str, read: Tensor) -> Tensor:
+        return read.float() if name == "z" else read.float().softmax(1)
 
     def mix(
         self,
@@ -268,13 +284,22 @@ class CodeMode(FineGAN):
         """One update of D_b, of D_c, of the image-code discriminators, and of G with E, Q_p and Q_c; returns the losses."""
         config, image = self.config, checked(batch["image"], self.config.image_size)
         codes = self.sample_codes(len(image)) if codes is None else codes
-        fake, encoded = self.generator(codes), self._encode(image)
+        # A backward pass goes the other way round: the encoders' gradients, the largest, come when G's activations are gone.
+        if config.reprediction == "none":
+            encoded, repredicted = self._encode(image), {}
+        else:
+            true_codes, drawn = self.draw_for_reprediction(len(image))
+            read = {name: encoder.of_each(image, drawn) for name, encoder in self.encoders.items()}
+            encoded = Codes(*(self._code_of(name, read[name][0]) for name in "zbpc"))
+            repredicted = self.reprediction_losses(true_codes, {name: predicted for name, (_, predicted) in read.items()})
+        fake = self.generator(codes)
         losses = self.update_background_critic(batch, fake.background.detach())
         losses |= self.update_child_discriminator(image, fake.image.detach())
+        if config.paired:
+            losses |= self.update_pairs(image, encoded, fake.image, codes)
         with frozen(*self.judges()):
             terms = self.background_losses(fake.background, codes) | self.object_losses(fake, codes)
         if config.paired:
-            losses |= self.update_pairs(image, encoded, fake.image, codes)
             with frozen(self.pairs):
                 terms |= self.pair_losses(image, encoded, fake.image, codes)
         else:
@@ -283,9 +308,7 @@ class CodeMode(FineGAN):
         if config.redraw_weight:
             with frozen(self.generator):
                 terms["redraw"] = config.redraw_weight * F.l1_loss(self.generator(encoded).image, image)
-        if config.reprediction != "none":
-            terms |= self.reprediction_losses(len(image))
-        losses |= self.update_generator(terms)
+        losses |= self.update_generator(terms | repredicted)
         self.step += 1
         return losses
 
@@ -309,15 +332,17 @@ class CodeMode(FineGAN):
             losses[f"pair_{name}"] = of_encoder - of_generator
         return losses
 
-    def reprediction_losses(self, n: int) -> dict[str, Tensor]:
-        """Eq. 3: E predicts the codes of n generated pictures. Only E learns from it: such combinations need not exist."""
-        config = self.config
-        with torch.no_grad():
-            codes = self.sample_codes(n, tied=config.reprediction == "tied")
-            images = self.generator(codes).image
-        losses = {"re_z": F.l1_loss(self.encoders["z"](images), codes.z)}
-        losses |= {f"re_{name}": F.cross_entropy(self.encoders[name](images), getattr(codes, name)) for name in "bpc"}
-        weights = dict(zip("zbpc", config.reprediction_weights, strict=True))
+    @torch.no_grad()
+    def draw_for_reprediction(self, n: int) -> tuple[Codes, Tensor]:
+        """Codes of combinations that need not exist, and their pictures, from which G does not learn."""
+        codes = self.sample_codes(n, tied=self.config.reprediction == "tied")
+        return codes, self.generator(codes).image
+
+    def reprediction_losses(self, codes: Codes, read: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Eq. 3: what the encoders read off generated pictures should be the codes that these were drawn from."""
+        losses = {"re_z": F.l1_loss(read["z"], codes.z)}
+        losses |= {f"re_{name}": F.cross_entropy(read[name], getattr(codes, name)) for name in "bpc"}
+        weights = dict(zip("zbpc", self.config.reprediction_weights, strict=True))
         return {name: weights[name[-1]] * loss for name, loss in losses.items()}
 
 
