@@ -2,17 +2,30 @@
 
 A move of a slider is answered by several small messages. Tornado leaves Nagle's algorithm on for its websockets: a small packet
 is held back until the one before it is acknowledged, for which the other end may take 40 ms. So every picture came some 50 ms
-after its slider had moved, however soon it was drawn. Installing this package puts scripts/jupyter_server_config.json into the
-environment, which names the class below to Jupyter; scripts/demo.py names it to Voilà.
+after its slider had moved, however soon it was drawn. This module is an extension of the Jupyter server, which installing the
+package switches on (scripts/jupyter_server_config.json); scripts/demo.py gives Voilà the class.
 """
 
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 
 
-class PromptConnection(ZMQChannelsWebsocketConnection):
-    """A page's connection to a kernel, without Nagle's algorithm (TCP_NODELAY)."""
+class Prompt:
+    """For a page's connection to a kernel: no Nagle's algorithm (TCP_NODELAY)."""
 
     def connect(self):
-        """As Jupyter's own."""
+        """As the connection itself."""
         self.websocket_handler.set_nodelay(True)
         return super().connect()
+
+
+class PromptConnection(Prompt, ZMQChannelsWebsocketConnection):
+    """Jupyter's own connection, prompt."""
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": "tutorial_lib.widgets.server"}]
+
+
+def _load_jupyter_server_extension(server_app) -> None:
+    settings, name = server_app.web_app.settings, "kernel_websocket_connection_class"
+    settings[name] = type("PromptConnection", (Prompt, settings[name]), {})
