@@ -87,6 +87,8 @@ def test_places_are_thrown_evenly_where_the_points_are():
 def test_a_window_needs_points_enough_to_have_a_shape():
     with pytest.raises(ValueError, match="more than 3 points, got 3"):
         hopkins(np.eye(2), window=np.eye(3)[:, :2])
+    with pytest.raises(ValueError, match="lie on one another, at 2 places"):
+        hopkins(np.eye(2), window=np.repeat(np.eye(2), 4, axis=0))
 
 
 def test_repeatable_and_printed_with_its_spread():

@@ -79,6 +79,8 @@ def throw_among(points: np.ndarray, n: int, rng: np.random.Generator, nearest: i
         raise ValueError(f"window needs more than {nearest} points, got {len(points)}")
     neighbours = NearestNeighbors(n_neighbors=nearest).fit(points)
     reach = np.quantile(neighbours.kneighbors()[0][:, -1], 0.95)  # without an argument no point is its own neighbour
+    if reach == 0:
+        raise ValueError(f"window: its points lie on one another, at {len(np.unique(points, axis=0))} places")
     places = np.empty((0, points.shape[1]))
     while len(places) < n:
         thrown = rng.uniform(points.min(axis=0), points.max(axis=0), size=(4 * n, points.shape[1]))
