@@ -257,13 +257,14 @@ def layers() -> str:
 
 def gradients() -> str:
     """The three families of ComGAN's paper, by their stored runs."""
-    f = comgan.gradient_figures(comgan.stored_runs())
-    columns = [f"{prefix}{kind}" for prefix in ("", "free.") for kind in ("gradient", "trivial")]
+    f = comgan.stored_gradient_figures()
+    columns = ["gradient", "trivial", "light.trivial", "spectral.gradient", "spectral.trivial", "spectral.light.trivial"]
     rows = [
         (name, *(f"{f[f'{column}.{family}']:.2f}" for column in columns))
         for family, name in {"pi1": "Π1", "pi2": "Π2", "comgan": "ComGAN"}.items()
     ]
-    return markdown(("gradient on a mask", "trivial masks", "without regulariser: gradient", "trivial"), rows)
+    heads = ("R1: gradient on a mask", "trivial masks", "… at β = 0.1", "spectral norm: gradient", "trivial", "… at β = 0.1")
+    return markdown(heads, rows)
 
 
 SPLIT = {

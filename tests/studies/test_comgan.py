@@ -23,6 +23,8 @@ def smoke(monkeypatch, tmp_path):
     """Every preset the study trains is the smoke preset, and nothing is read from the course's own results."""
     for name, preset in (("comgan", "laptop"), ("ds_comgan", "first"), ("ds_comgan_segmenter", "laptop")):
         monkeypatch.setitem(PRESETS[name], preset, PRESETS[name]["smoke"])
+    judged = replace(PRESETS["comgan"]["smoke"].method, real_penalty=0.1)  # as the laptop preset's
+    monkeypatch.setitem(PRESETS["comgan"], "laptop", replace(PRESETS["comgan"]["smoke"], method=judged))
     torch.manual_seed(0)
     known = {name: build(PRESETS[name]["smoke"].method).eval() for name in ("oracle", "finegan", "mixnmatch")}
     monkeypatch.setattr(study, "load", known.__getitem__)
@@ -42,10 +44,10 @@ def test_a_run_is_judged_by_the_median_of_its_last_tenth():
 
 def test_figures_are_means_over_seeds_and_the_regulariser_is_kept_apart():
     runs = [run("pi1", 1.0, 0, 0.2, [1.0]), run("pi1", 1.0, 1, 0.6, [3.0]), run("pi1", 0.0, 0, 1.0, [7.0])]
-    figures = study.gradient_figures(runs)
-    assert figures == pytest.approx(
-        {"trivial.pi1": 0.4, "gradient.pi1": 2.0, "free.trivial.pi1": 1.0, "free.gradient.pi1": 7.0}
-    )
+    expected = {"trivial.pi1": 0.4, "gradient.pi1": 2.0, "free.trivial.pi1": 1.0, "free.gradient.pi1": 7.0}
+    assert study.gradient_figures(runs) == pytest.approx(expected)
+    expected |= {"light.trivial.pi1": 0.5, "light.gradient.pi1": 9.0}
+    assert study.gradient_figures([*runs, run("pi1", 0.1, 0, 0.5, [9.0])]) == pytest.approx(expected)
 
 
 def test_one_choice_of_side_for_the_whole_set():
@@ -87,10 +89,13 @@ def test_every_run_is_trained_once_and_stored(smoke, monkeypatch):
     figures = study.ablate(smoke, steps=4, seeds=2, ds_steps=2, samples=100)
     assert figures.keys() == {*study.ABLATIONS, "supervised"}
     runs = study.stored_runs()
-    assert [(r.family, r.seed) for r in runs if r.binary_weight] == [(f, s) for f in FAMILIES for s in range(2)]
-    assert [(r.family, r.seed) for r in runs if not r.binary_weight] == [(f, 0) for f in FAMILIES]
+    assert [(r.family, r.seed) for r in runs if r.binary_weight == 1] == [(f, s) for f in FAMILIES for s in range(2)]
+    for less in (0.1, 0.0):
+        assert [(r.family, r.seed) for r in runs if r.binary_weight == less] == [(f, 0) for f in FAMILIES]
     assert all(len(r.log["grad_mask"]) == len(r.log["step"]) > 0 for r in runs)
     assert {path.stem for path in (smoke / "gradients").glob("*.png")} == {r.name for r in runs}
+    spectral = study.stored_runs(condition="gradients_spectral")
+    assert [r.name for r in spectral] == [r.name for r in runs] and spectral[0].log != runs[0].log
     assert study.stored_figures()["supervised.iou"] == figures["supervised"]["iou"]
     for name in ("train", "supervised_unet"):
         monkeypatch.setattr(study, name, None)  # nothing is trained twice

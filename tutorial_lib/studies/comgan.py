@@ -10,7 +10,7 @@ for the whole set (`iou`); the published code chooses for each picture (`iou.per
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -138,7 +138,7 @@ def evaluate(method: Segmenter, card: dict | None = None, *, samples: int = 5000
     started = time.perf_counter()
     oracle, size = load("oracle"), method.config.image_size
     method.eval()
-    figures = gradient_figures(stored_runs())
+    figures = stored_gradient_figures()
     real = PaperBirds(size, length=samples, seed=HELD_OUT + 2)
     features = extract(lambda x: oracle.read(x).features, (batch["image"] for batch in real.stream(100)))
     for prefix, model in (("", method), ("finegan.", load("finegan")), ("mixnmatch.", load("mixnmatch"))):
@@ -187,7 +187,7 @@ class Watched:
 
     @property
     def name(self) -> str:
-        return f"{self.family}_{'regularised' if self.binary_weight else 'free'}_{self.seed}"
+        return f"{self.family}_beta{self.binary_weight:g}_{self.seed}"
 
     @property
     def gradient(self) -> float:
@@ -196,25 +196,25 @@ class Watched:
         return median(values[-max(1, len(values) // 10) :])
 
 
-# What judges the pictures in the runs, by the folder that they are stored in -> what the config changes.
-JUDGES = {
-    "gradients": {},
-    "gradients_spectral": {"real_penalty": 0.0, "learning_rate": 4e-4},
-}
+# The folder of a set of runs -> what it changes in the preset: nothing; or a discriminator that spectral norm holds back, and
+# the rate that goes with it, in the place of R1.
+CONDITIONS = {"gradients": {}, "gradients_spectral": {"real_penalty": 0.0, "learning_rate": 4e-4}}
+# Weights of the binary regulariser -> what figures by them are called: the published one; a tenth of it; none.
+BETAS = {1.0: "", 0.1: "light.", 0.0: "free."}
 
 
-def watch_families(folder: Path, *, steps: int, seeds: Sequence[int], change: dict[str, Any] | None = None) -> list[Watched]:
-    """Train the three families at 32 x 32, with the binary regulariser from each seed, and without it from the first.
+def watch_families(folder: Path, *, steps: int, seeds: Sequence[int]) -> list[Watched]:
+    """Train the three families at 32 x 32, with the binary regulariser from each seed, from the first also with less and none.
 
-    change: of the preset's config. Runs of as many steps that are in `folder` already are kept. Returns all runs there.
+    folder: named as one of `CONDITIONS`. Runs of as many steps that are there already are kept. Returns all runs there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     done = {run.name for run in stored_runs(folder) if run.steps == steps}
     for seed in seeds:
-        for binary_weight in (1.0, 0.0) if seed == seeds[0] else (1.0,):
+        for binary_weight in BETAS if seed == seeds[0] else (1.0,):
             for family in FAMILIES:
                 if Watched(family, binary_weight, seed, steps, 0.0, {}, {}).name not in done:
-                    watch(folder, family, seed, steps, {"binary_weight": binary_weight} | (change or {}))
+                    watch(folder, family, seed, steps, {"binary_weight": binary_weight} | CONDITIONS[folder.name])
     return stored_runs(folder)
 
 
@@ -249,28 +249,34 @@ def _short(value: float) -> float:
     return float(f"{float(value):.4g}")
 
 
-def stored_runs(folder: Path | None = None) -> list[Watched]:
-    """The runs in `folder` (those that the course shows if left out), by family, with the regulariser first, and seed."""
-    folder = results("comgan") / "gradients" if folder is None else folder
+def stored_runs(folder: Path | None = None, *, condition: str = "gradients") -> list[Watched]:
+    """The runs in `folder` (left out: those that the course has of a condition), by family, the regulariser first, and seed."""
+    folder = results("comgan") / condition if folder is None else folder
     runs = [Watched(**json.loads(path.read_text())) for path in folder.glob("*.json")]
     return sorted(runs, key=lambda run: (list(FAMILIES).index(run.family), -run.binary_weight, run.seed))
 
 
-def of(runs: list[Watched], family: str, *, regularised: bool = True) -> Iterator[Watched]:
-    """Those of one family with the regulariser, or without."""
-    return (run for run in runs if run.family == family and bool(run.binary_weight) == regularised)
+def of(runs: list[Watched], family: str, binary_weight: float = 1.0) -> list[Watched]:
+    """Those of one family with the binary regulariser of that weight."""
+    return [run for run in runs if (run.family, run.binary_weight) == (family, binary_weight)]
 
 
 def gradient_figures(runs: list[Watched]) -> dict[str, float]:
     """trivial.FAMILY, the share of trivial masks, and gradient.FAMILY, the gradient norm at the end, means over the seeds;
-    without the regulariser under `free.`."""
+    under `light.` and `free.` with less of the regulariser and without it."""
     figures = {}
-    for prefix, regularised in (("", True), ("free.", False)):
+    for binary_weight, prefix in BETAS.items():
         for family in FAMILIES:
-            if some := [*of(runs, family, regularised=regularised)]:
+            if some := of(runs, family, binary_weight):
                 figures[f"{prefix}trivial.{family}"] = fmean(run.final["trivial"] for run in some)
                 figures[f"{prefix}gradient.{family}"] = fmean(run.gradient for run in some)
     return figures
+
+
+def stored_gradient_figures() -> dict[str, float]:
+    """`gradient_figures` of the stored runs, and of those with spectral norm under `spectral.`."""
+    spectral = gradient_figures(stored_runs(condition="gradients_spectral"))
+    return gradient_figures(stored_runs()) | {f"spectral.{name}": value for name, value in spectral.items()}
 
 
 # ---- ablations of DS-ComGAN, and a supervised U-Net -----------------------------------------------------------------------
@@ -289,11 +295,12 @@ def ablate(
 ) -> dict[str, dict[str, float]]:
     """The gradient experiment from `seeds` seeds, DS-ComGAN's ablations for `ds_steps` each, and a supervised U-Net.
 
-    Writes runs into `folder`/gradients, and figures.json and sheets into `folder`; what is there already, of as many steps, is
-    kept.
+    Writes figures.json and sheets into `folder`, and the runs of each condition into a folder of their own in there; what is
+    there already, of as many steps, is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    watch_families(folder / "gradients", steps=steps, seeds=range(seed, seed + seeds))
+    for condition in CONDITIONS:
+        watch_families(folder / condition, steps=steps, seeds=range(seed, seed + seeds))
     path = folder / "figures.json"
     figures = json.loads(path.read_text()) if path.exists() else {}
     for name, change in ABLATIONS.items():

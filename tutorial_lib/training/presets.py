@@ -313,6 +313,8 @@ _MIXNMATCH["laptop"] = Preset(
 
 # As for FineGAN: with published losses and rates D wins at this size.
 _STEADY_COMGAN = {"spectral_norm": True, "hinge": True, "learning_rate": 4e-4, "betas": (0.0, 0.99)}
+# FineGAN's R1 in place of spectral norm, with its rate.
+_R1_COMGAN = _STEADY_COMGAN | {name: _STEADY[name] for name in ("real_penalty", "learning_rate")}
 _LAYERS = {"n_foregrounds": len(TEXTURES), "n_backgrounds": len(BACKGROUNDS), "tie_background": _STEADY["tie_background"]}
 
 # The other families are `replace(config, family="pi1")`: same sizes, losses and budget.
@@ -329,7 +331,7 @@ _COMGAN = {
     "live": Preset(
         ComGANConfig(
             image_size=32, z_dim=16, width=48, widths=(24, 12, 12), head_width=12, picture_residuals=1,
-            critic_widths=(16, 32, 64), critic_head=64, **_STEADY_COMGAN,
+            critic_widths=(16, 32, 64), critic_head=64, **_R1_COMGAN,
         ),
         data={"size": 32, "length": 50_000},
         run=RunSettings(steps=400, batch_size=16, ema_decay=0.99, log_every=10, snapshot_every=500),
@@ -337,7 +339,7 @@ _COMGAN = {
     "laptop": Preset(
         ComGANConfig(
             image_size=32, z_dim=32, width=64, widths=(32, 16, 16), head_width=16, picture_residuals=1,
-            critic_widths=(32, 64, 128), critic_head=128, **_STEADY_COMGAN,
+            critic_widths=(32, 64, 128), critic_head=128, **_R1_COMGAN,
         ),
         data={"size": 32, "length": 50_000},
         run=RunSettings(steps=900, batch_size=32, ema_decay=0.99, log_every=10, snapshot_every=300),
@@ -385,7 +387,7 @@ _DS_COMGAN["laptop"] = Preset(
     # beginning it left the sides to chance: of two runs one drew paper in F and half the bird in B, and bounds on the masks'
     # area made blobs of them (two runs). Shapes get fewer with time: of 1,000 birds 26 % are ducks after 1,500 steps, and 54 %
     # after 5,000; flamingos 48 %, then 36 %.
-    replace(_DS_COMGAN["first"].method, learning_rate=_STEADY["learning_rate"], real_penalty=_STEADY["real_penalty"]),
+    replace(_DS_COMGAN["first"].method, **_R1_COMGAN),
     data=_DS_COMGAN["first"].data,
     run=replace(_DS_COMGAN["first"].run, steps=5000, decay_from=0.6),
     start="runs/ds_comgan_second/model.safetensors",
