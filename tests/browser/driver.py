@@ -25,8 +25,9 @@ CODES = ("code", "prior", "label")  # sources that a slider of their own goes wi
 PATIENCE = 600  # seconds for anything to appear; a slow machine is not a failure
 KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
 
-# The kernel answers in turn: what it was asked before is done, and what it drew has arrived. A control that moves fast has one
-# message under way and one waiting, so three rounds are enough for both.
+# The kernel answers in turn, because JupyterLab is told to send widgets' messages to no other of its threads (subshells) than
+# the one for cells: what it was asked before is done, and what it drew has arrived. A control that moves fast has one message
+# under way and one waiting, so three rounds are enough for both.
 SETTLE = f"""async () => {{
     for (let i = 0; i < 3; i++) {{
         await {KERNEL}.requestExecute({{code: '', silent: true, store_history: false}}).done;

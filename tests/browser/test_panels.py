@@ -4,7 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from driver import NOTEBOOKS, PanelPage, open_notebook
+from driver import KERNEL, NOTEBOOKS, PanelPage, open_notebook
 from PIL import Image
 
 from tutorial_lib.training.checkpoints import load
@@ -53,6 +53,11 @@ def test_every_slider_is_reached_by_tabs_in_the_order_of_the_page(panel):
         if label == expected[-1]:
             break
     assert reached == expected
+
+
+def test_one_thread_of_the_kernel_answers(panel):
+    threads = f"async () => (await Promise.all([...{KERNEL}._comms.values()])).map(comm => comm.subshellId)"
+    assert set(panel.page.evaluate(threads)) == {None}
 
 
 def test_everything_has_a_name(panel):

@@ -1,5 +1,6 @@
 from base64 import b64decode
 from io import BytesIO
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -125,6 +126,31 @@ def test_undo_takes_back_a_drag_as_one_move(panel):
         panel.controls["red"].value = red
     panel.undo()
     assert panel.state["red"] == 20 and panel.state["green"] == 90
+
+
+def test_moves_of_several_threads_wait_for_each_other(panel, paint):
+    drawing, go_on = Event(), Event()
+
+    def slow(state):
+        if not drawing.is_set():  # the first picture takes longer than the second
+            drawing.set()
+            go_on.wait(60)
+        return paint(state)
+
+    panel._draw = slow
+    moves = [Thread(target=setattr, args=(panel.controls[name], "value", 90)) for name in ("red", "green")]
+    moves[0].start()
+    drawing.wait(60)
+    moves[1].start()
+    moves[1].join(0.2)  # it would be done by now if it did not wait
+    assert moves[1].is_alive()
+    go_on.set()
+    for move in moves:
+        move.join(60)
+    assert colour(panel) == [90, 90, 0]
+    panel.undo()
+    panel.undo()
+    assert colour(panel) == [20, 21, 0]
 
 
 def test_undo_does_not_take_two_clicks_for_a_drag(panel):

@@ -8,7 +8,7 @@
 
 A drag never queues, because the picture is drawn inside the handler of its change: the front end has one message of a
 control under way, merges the later ones, and sends what they come to when the kernel is idle again. It is idle when the
-picture is drawn.
+picture is drawn. A front end may have several threads of the kernel (subshells) answer its controls: moves wait for each other.
 """
 
 import html
@@ -16,8 +16,10 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from io import BytesIO
 from pathlib import Path
+from threading import RLock
 
 import ipywidgets as widgets
 import numpy as np
@@ -69,6 +71,17 @@ def spell_z(state: State, names: Sequence[str], dim: int) -> str:
     where = f":{len(places)}" if places == list(range(len(places))) else str(places)
     drawn = f"z = torch.randn(1, {dim}, generator=torch.Generator().manual_seed({state['rest']}))"
     return f"{drawn}\nz[0, {where}] = torch.tensor({values})" if names else drawn
+
+
+def _one_at_a_time(move: Callable) -> Callable:
+    """A method of Panel that waits until what another thread does to the panel is done."""
+
+    @wraps(move)
+    def alone(self, *args, **kwargs):
+        with self._lock:
+            return move(self, *args, **kwargs)
+
+    return alone
 
 
 class Panel:
@@ -124,7 +137,7 @@ class Panel:
                 control.tooltip = control.tooltip or f"{factor}: {control.description}"
                 self.controls[name] = control
         self._draw, self._follow, self._sample = draw, follow or (lambda state: {}), sample
-        self._captions, self._held = tuple(strip), False
+        self._captions, self._held, self._lock = tuple(strip), False, RLock()
         choices = [len(c.options) for c in self.controls.values() if isinstance(c, widgets.ToggleButtons)]
         self._places = max([*choices, len(pictures), sources if sample else 0])  # in a row of pictures or buttons
         self._column = min(52, (_COLUMNS + _GAP) // max(1, self._places) - _GAP)
@@ -199,6 +212,7 @@ class Panel:
 
     # ---- what changes it
 
+    @_one_at_a_time
     def set(self, **values) -> None:
         """Move controls and draw once. ValueError, and nothing moves, if a control is unknown or refuses its value."""
         if unknown := values.keys() - self.controls.keys():
@@ -218,12 +232,14 @@ class Panel:
         """The state that the panel started with."""
         self.set(**self._first)
 
+    @_one_at_a_time
     def undo(self) -> None:
         """Back to where the panel was before the last control moved, however many steps it took; at the start, nothing."""
         if self._history:
             self._now, self._moving = self._history.pop(), None
             self.set(**self._now)
 
+    @_one_at_a_time
     def shuffle(self) -> None:
         """The next random picture; options stay."""
         if self._sample is None:
@@ -239,6 +255,7 @@ class Panel:
             raise ValueError(f"source must be 0 … {len(self.sources) - 1}, got {source}")
         self.set(**{name: self.sources[source][name] for name in self.factors[factor]})
 
+    @_one_at_a_time
     def upload(self, data: bytes) -> None:
         """Put a picture of the user's own in the last one's place. What is no picture is one line of `error`."""
         if self._accept is None:
@@ -260,11 +277,13 @@ class Panel:
         if control.value != value:  # a slider clips silently
             raise ValueError(f"{name} must lie in {control.min} … {control.max}, got {value!r}")
 
+    @_one_at_a_time
     def _changed(self, change) -> None:
         # A slider of the front end rounds the value that it is given, and says so.
         if not self._held and not _same(self._now, self.state, self.controls):
             self._update(change.owner)
 
+    @_one_at_a_time
     def _take(self, factor: str, source: int | None) -> None:
         if not self._held and source is not None:
             self.take(factor, source)
@@ -361,6 +380,7 @@ class Panel:
             buttons.append(shown)
         return buttons
 
+    @_one_at_a_time
     def _open_code(self, change) -> None:
         self._code_box.layout.display = "" if change.new else "none"
         self._show_code()
