@@ -122,7 +122,7 @@ def main():
     run(*pip, "-r", "requirements.lock")
     run(*pip, "--quiet", "--no-deps", "-e", ".")
     # Without news, and with one thread of the kernel for cells and widgets: of two, ipykernel lets now the one and now the
-    # other answer a panel, and each brings its own threads for torch.
+    # other answer a panel.
     settings = environment / "share" / "jupyter" / "lab" / "settings"
     settings.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(str(ROOT / "scripts" / "jupyterlab_settings.json"), str(settings / "overrides.json"))
