@@ -4,6 +4,7 @@ from threading import Event, Thread
 
 import numpy as np
 import pytest
+import torch
 from ipywidgets import Button, Checkbox, FloatSlider, IntSlider, SelectionSlider, ToggleButton
 from PIL import Image
 
@@ -151,6 +152,20 @@ def test_moves_of_several_threads_wait_for_each_other(panel, paint):
     panel.undo()
     panel.undo()
     assert colour(panel) == [20, 21, 0]
+
+
+@pytest.mark.parametrize(("threads", "drawing"), [(1, 1), (2, 1), (5, 2)])
+def test_draws_with_half_the_threads(panel, paint, threads, drawing):
+    seen = []
+    panel._draw = lambda state: seen.append(torch.get_num_threads()) or paint(state)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        panel.set(red=50)
+        panel.set(red=13)  # raises while it draws
+        assert panel.error and seen == [drawing, drawing] and torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_undo_does_not_take_two_clicks_for_a_drag(panel):

@@ -9,6 +9,9 @@
 A drag never queues, because the picture is drawn inside the handler of its change: the front end has one message of a
 control under way, merges the later ones, and sends what they come to when the kernel is idle again. It is idle when the
 picture is drawn. A front end may have several threads of the kernel (subshells) answer its controls: moves wait for each other.
+
+Half of PyTorch's threads draw: the page, which often shares the machine, has as much to do as the picture. With a thread for
+each of two cores, every layer waited for the one that the page held up.
 """
 
 import html
@@ -20,9 +23,11 @@ from functools import wraps
 from io import BytesIO
 from pathlib import Path
 from threading import RLock
+from time import sleep
 
 import ipywidgets as widgets
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from traitlets import TraitError
@@ -34,6 +39,7 @@ LETTERS = "ABCDEFGH"
 STEPS_BACK = 100  # how many moves can be undone
 _COLUMNS, _GAP = 398, 4  # pixels for a row of pictures or of buttons, and between two of them
 _LABELS = "90px"  # as in panel.css
+_FRAME = 1 / 60  # seconds: the page shows the picture before it is given the strip, which would hold that up as long
 _SLIDERS = (
     widgets.FloatSlider,
     widgets.FloatLogSlider,
@@ -71,6 +77,17 @@ def spell_z(state: State, names: Sequence[str], dim: int) -> str:
     where = f":{len(places)}" if places == list(range(len(places))) else str(places)
     drawn = f"z = torch.randn(1, {dim}, generator=torch.Generator().manual_seed({state['rest']}))"
     return f"{drawn}\nz[0, {where}] = torch.tensor({values})" if names else drawn
+
+
+@contextmanager
+def _half_the_threads() -> Iterator[None]:
+    """PyTorch computes with half of its threads in here, and with at least one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _one_at_a_time(move: Callable) -> Callable:
@@ -308,8 +325,11 @@ class Panel:
             self._say(error)
         else:
             self._say(None)
-            for image, picture in zip((self._image, *self._strip.values()), pictures, strict=True):
-                image.value = png(picture)  # the first is on its way while the others are encoded
+            self._image.value = png(pictures[0])
+            if self._strip:
+                sleep(_FRAME)
+            for image, picture in zip(self._strip.values(), pictures[1:], strict=True):
+                image.value = png(picture)
             self._show_code()
 
     def _remember(self, moved: widgets.Widget | None) -> None:
@@ -347,7 +367,8 @@ class Panel:
                 taker.disabled = all(self.controls[name].disabled for name in names)
 
     def _pictures(self, state: State) -> list[np.ndarray]:
-        drawn = self._draw(state)
+        with _half_the_threads():
+            drawn = self._draw(state)
         return [drawn[0], *drawn[1]] if self._captions else [drawn]
 
     # ---- what it looks like
