@@ -81,7 +81,7 @@ def redraw_times(panel: Panel, changes: int, seed: int = 0) -> np.ndarray:
     panel._image.observe(drawn, "value")
     while len(times) < changes:
         for control in panel.controls.values():
-            if control.disabled or len(times) >= changes:
+            if control.disabled or len(times) == changes:
                 continue
             value = another(control, random)
             start = time.perf_counter()

@@ -168,6 +168,39 @@ def test_draws_with_half_the_threads(panel, paint, threads, drawing):
         torch.set_num_threads(before)
 
 
+def test_two_panels_drawing_at_once_leave_pytorch_its_threads():
+    began, go_on, left = [Event(), Event()], [Event(), Event()], []
+
+    def panel_of(i: int) -> Panel:
+        def draw(state):
+            if state["x"]:
+                began[i].set()
+                go_on[i].wait(60)
+            return np.zeros((8, 8, 3), np.uint8)
+
+        return Panel({"x": {"x": IntSlider(0, 0, 9, description="x")}}, draw)
+
+    def in_a_new_thread(work, **values) -> Thread:  # which takes over the number of threads that is set
+        thread = Thread(target=work, kwargs=values)
+        thread.start()
+        return thread
+
+    panels, before = [panel_of(0), panel_of(1)], torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        first = in_a_new_thread(panels[0].set, x=1)
+        began[0].wait(60)
+        second = in_a_new_thread(panels[1].set, x=1)
+        began[1].wait(0.2)  # it would draw by now if it did not wait
+        for event, move in zip(go_on, (first, second), strict=True):
+            event.set()
+            move.join(60)
+        in_a_new_thread(lambda: left.append(torch.get_num_threads())).join(60)
+        assert began[1].is_set() and left == [4]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_undo_does_not_take_two_clicks_for_a_drag(panel):
     panel.controls["lock"].value = True
     panel.controls["lock"].value = False

@@ -40,6 +40,7 @@ STEPS_BACK = 100  # how many moves can be undone
 _COLUMNS, _GAP = 398, 4  # pixels for a row of pictures or of buttons, and between two of them
 _LABELS = "90px"  # as in panel.css
 _FRAME = 1 / 60  # seconds: the page shows the picture before it is given the strip, which would hold that up as long
+_DRAWING = RLock()
 _SLIDERS = (
     widgets.FloatSlider,
     widgets.FloatLogSlider,
@@ -81,13 +82,14 @@ def spell_z(state: State, names: Sequence[str], dim: int) -> str:
 
 @contextmanager
 def _half_the_threads() -> Iterator[None]:
-    """PyTorch computes with half of its threads in here, and with at least one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    """PyTorch computes with half of its threads in here, and with at least one. One panel at a time: the number is global."""
+    with _DRAWING:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // 2))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _one_at_a_time(move: Callable) -> Callable:
