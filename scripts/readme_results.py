@@ -116,9 +116,10 @@ def faces() -> str:
     f = card("face_oracle")["figures"]
     names = ("identity", "expression", "illumination", "gaze")
     cells = [f"{100 * f[name]:.1f} %" for name in names] + [f"R² {f['strength']:.3f}"]
+    missed = " (missed)" if f["strength"] < 0.98 else ""
     return (
         f"| {' | '.join(names)} | strength |\n|---|---|---|---|---|\n"
-        f"| {' | '.join(cells)} |\n| bar: 98 % | 98 % | 98 % | 98 % | 0.98 |\n"
+        f"| {' | '.join(cells)} |\n| bar: 98 % | 98 % | 98 % | 98 % | 0.98{missed} |\n"
     )
 
 
