@@ -21,6 +21,7 @@ from tutorial_lib.methods.mixnmatch import (
     gradient_penalty,
     stitch,
 )
+from tutorial_lib.training.distributed import convert_batch_norm
 from tutorial_lib.training.presets import PRESETS
 
 CODE = PRESETS["mixnmatch_code"]["smoke"].method
@@ -280,9 +281,11 @@ def test_reprediction_losses_by_hand():
     torch.testing.assert_close(model.reprediction_losses(codes, read)["re_c"], 4 * torch.tensor(float(codes.c.shape[1])).log())
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["one process", "BatchNorm of several"])
 @pytest.mark.parametrize("name", "zbpc")
-def test_encoder_reads_batches_together_as_one_after_the_other(name, pictures):
+def test_encoder_reads_batches_together_as_one_after_the_other(name, several, pictures):
     model = code_mode().train().double()
+    model = convert_batch_norm(model, torch.device("cpu")) if several else model
     encoder, batches = model.encoders[name], (pictures.double(), 0.1 * pictures.double().flip(0) + 0.3)
     other = copy.deepcopy(encoder)
     found = []
@@ -292,6 +295,17 @@ def test_encoder_reads_batches_together_as_one_after_the_other(name, pictures):
         found.append([*read, *gradients, *network.buffers()])
     for one, another in zip(*found, strict=True):
         torch.testing.assert_close(one, another)
+
+
+def test_background_first_leaves_all_but_its_stage_alone(batch):
+    model = code_mode(background_first=1)
+    others = (model.generator.parent, model.generator.child, model.encoders, model.pairs, model.child_discriminator)
+    before = [weights(network) for network in (model.generator.background, *others)]
+    losses = model.training_step(batch)
+    assert set(losses) == {"d_background", "g_background", "g_background_class", "b_information"}
+    after = [weights(network) for network in (model.generator.background, *others)]
+    assert [same(*pair) for pair in zip(before, after, strict=True)] == [False, True, True, True, True, True]
+    assert "d_pairs" in model.training_step(batch)
 
 
 # ---- mixing

@@ -568,18 +568,23 @@ class FineGAN(nn.Module):
         start, step = self.config.hard_negatives_from, int(self.step)
         if start is not None and step >= start and step % 2:
             codes = self.hardest_codes(len(image))
-        losses = {}
         if step < self.config.background_first:
-            background = self.generator.draw_background(codes)
-            losses |= self.update_background_critic(batch, background.detach())
-            with frozen(*self.judges()):
-                terms = self.background_losses(background, codes)
-        else:
-            fake = self.generator(codes)
-            losses |= self.update_background_critic(batch, fake.background.detach())
-            losses |= self.update_child_discriminator(image, fake.image.detach())
-            with frozen(*self.judges()):
-                terms = self.background_losses(fake.background, codes) | self.object_losses(fake, codes)
+            return self.background_step(batch, codes)
+        fake = self.generator(codes)
+        losses = self.update_background_critic(batch, fake.background.detach())
+        losses |= self.update_child_discriminator(image, fake.image.detach())
+        with frozen(*self.judges()):
+            terms = self.background_losses(fake.background, codes) | self.object_losses(fake, codes)
+        losses |= self.update_generator(terms)
+        self.step += 1
+        return losses
+
+    def background_step(self, batch: dict[str, Tensor], codes: Codes) -> dict[str, Tensor]:
+        """One of the first `background_first` steps: an update of D_b and one of the background stage; returns the losses."""
+        background = self.generator.draw_background(codes)
+        losses = self.update_background_critic(batch, background.detach())
+        with frozen(*self.judges()):
+            terms = self.background_losses(background, codes)
         losses |= self.update_generator(terms)
         self.step += 1
         return losses

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tutorial_lib.codes import NAMES, Codes
 from tutorial_lib.data.pictures import as_pictures
@@ -142,7 +143,7 @@ class Encoder(nn.Module):
         """
         n, x = len(batches), torch.cat(batches)
         for layer in (*self.trunk, self.head):
-            normalises = isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm)
+            normalises = isinstance(layer, _BatchNorm)  # of one process or, in any of two ways, of several
             x = torch.cat([layer(batch) for batch in x.chunk(n)]) if normalises else layer(x)
         code = x.flatten(1)
         return (code if self.bound is None else self.bound * code.tanh()).chunk(n)
@@ -284,6 +285,8 @@ class CodeMode(FineGAN):
         """One update of D_b, of D_c, of the image-code discriminators, and of G with E, Q_p and Q_c; returns the losses."""
         config, image = self.config, checked(batch["image"], self.config.image_size)
         codes = self.sample_codes(len(image)) if codes is None else codes
+        if int(self.step) < config.background_first:
+            return self.background_step(batch, codes)
         # A backward pass goes the other way round: the encoders' gradients, the largest, come when G's activations are gone.
         if config.reprediction == "none":
             encoded, repredicted = self._encode(image), {}
