@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,6 +77,20 @@ def test_settings_of_the_preset_can_be_changed(command_line):
 def test_resume_makes_a_run_longer(trained):
     assert trained(["train", "toy", "--preset", "smoke", "--run.steps", "6", "--resume"]) == 0
     assert checkpoints.card("runs/toy/model.safetensors")["steps"] == 6
+
+
+def test_interrupted_training_says_how_to_go_on_and_exits_with_status_130(command_line, capsys, monkeypatch):
+    step = Toy.training_step
+
+    def interrupted(self, batch):
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batch)
+
+    monkeypatch.setattr(Toy, "training_step", interrupted)
+    assert command_line(["train", "toy", "--preset", "smoke"]) == 130
+    assert "step 1 of 4; --resume --folder runs/toy goes on from there" in capsys.readouterr().out
+    monkeypatch.setattr(Toy, "training_step", step)
+    assert command_line(["train", "toy", "--preset", "smoke", "--resume"]) == 0
 
 
 def test_train_again_into_the_same_folder_is_one_line_and_status_2(trained, capsys):

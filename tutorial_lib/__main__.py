@@ -13,6 +13,7 @@ python -m tutorial_lib doctor                             # device, versions, wh
 import contextlib
 import dataclasses
 import importlib.util
+import inspect
 import json
 import math
 import shutil
@@ -114,10 +115,11 @@ def run_training(preset: Preset, folder: Path, resume: bool) -> None:
     history = train(
         method, preset.dataset(), run, folder, resume=resume, callbacks=callbacks, accelerator=accelerator, about=about
     )
-    if not accelerator.is_main_process:
-        return
     if history.interrupted:
-        print(f"interrupted at step {history.records[-1]['step']} of {run.steps}; --resume --folder {folder} goes on")
+        if accelerator.is_main_process:
+            print(f"step {history.records[-1]['step']} of {run.steps}; --resume --folder {folder} goes on from there")
+        raise KeyboardInterrupt
+    if not accelerator.is_main_process:
         return
     sheets = f", sample sheets {folder / 'samples'}" if callbacks else ""
     print(f"{history.seconds / 60:.1f} minutes; model {folder / 'model.safetensors'}{sheets}")
@@ -237,6 +239,8 @@ class Check:
     def __call__(self) -> None:
         kind = PHOTOS[self.layout]
         options = {"partial": True} if self.partial else {}
+        if self.partial and "partial" not in inspect.signature(kind).parameters:
+            raise ValueError(f"partial: of {self.layout} nothing may be missing")
         sets = {split: kind(self.path, split=split, **options) for split in kind.splits}
         for split, data in sets.items():
             print(f"{split:9} {len(getattr(data, 'photos', data))} pictures")

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from toy_method import Pictures, Toy
 
 from tutorial_lib.training import checkpoints
-from tutorial_lib.training.loop import BatchOrder, RunSettings, averaged_weights, choose_precision, train
+from tutorial_lib.training.loop import BatchOrder, RunSettings, _loader, averaged_weights, choose_precision, train
 
 RUN = RunSettings(steps=6, batch_size=4, log_every=2, snapshot_every=3, ema_decay=0.5, decay_from=0.5, precision="fp32")
 
@@ -38,6 +38,31 @@ class CtrlCAt(Toy):
         if self.taken == self.interrupt_step:
             os.kill(os.getpid(), signal.SIGINT)
         return super().training_step(batch, codes)
+
+
+class TermTwice(CtrlCAt):
+    """As under a cluster's scheduler: it sends SIGTERM to every process, and the launcher passes its own on."""
+
+    def training_step(self, batch, codes=None):
+        if self.taken + 1 == self.interrupt_step:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            self.interrupt_step = 0
+        self.taken += 1
+        return Toy.training_step(self, batch, codes)
+
+
+class CtrlCTwice(CtrlCAt):
+    def training_step(self, batch, codes=None):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+class Crops(Pictures):
+    """Draws at random, as photographs' crops are."""
+
+    def __getitem__(self, index):
+        return {"image": super().__getitem__(index)["image"] * torch.rand(())}
 
 
 def assert_same_state(one: torch.nn.Module, other: torch.nn.Module) -> None:
@@ -89,6 +114,52 @@ def test_signal_handlers_are_put_back(make_toy, pictures):
     before = signal.getsignal(signal.SIGINT)
     train(make_toy(), pictures, RUN, progress=False)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_second_sigterm_still_saves(make_toy, pictures, tmp_path):
+    assert train(make_toy(TermTwice), pictures, RUN, tmp_path, progress=False).interrupted
+    resumed = make_toy()
+    train(resumed, pictures, RUN, tmp_path, resume=True, progress=False)
+    whole = make_toy()
+    train(whole, pictures, RUN, progress=False)
+    assert_same_state(resumed, whole)
+
+
+def test_second_ctrl_c_stops_at_once(make_toy, pictures):
+    with pytest.raises(KeyboardInterrupt):
+        train(make_toy(CtrlCTwice), pictures, RUN, progress=False)
+
+
+def test_snapshot_of_other_data_or_a_later_step_is_refused(make_toy, pictures, tmp_path):
+    train(make_toy(), pictures, RUN, tmp_path, progress=False)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for other, run, message in (
+        (Pictures(seed=99), RUN, "made with data.seed = 0, this run has 99"),
+        (pictures, dataclasses.replace(RUN, steps=2), "is of step 6, this run ends at step 2"),
+    ):
+        with pytest.raises(checkpoints.CheckpointError, match=message):
+            train(make_toy(), other, run, tmp_path, resume=True, progress=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_workers_draw_other_numbers_with_another_seed_and_after_a_resume(make_toy):
+    def first(run: RunSettings, done: int) -> torch.Tensor:
+        return next(iter(_loader(Crops(), dataclasses.replace(run, workers=1), done, Accelerator())))["image"]
+
+    assert torch.equal(first(RUN, 0), first(RUN, 0))
+    of_another_seed = dataclasses.replace(RUN, seed=1)
+    ratios = [(first(run, done).flatten(1).norm(dim=1)) for run, done in ((RUN, 0), (of_another_seed, 0), (RUN, 5))]
+    assert not torch.equal(ratios[0], ratios[1]) and not torch.equal(ratios[0], ratios[2])
+
+
+def test_workers_outlive_a_sigterm_to_all(make_toy):
+    batches = iter(_loader(Crops(), dataclasses.replace(RUN, workers=1), 0, Accelerator()))
+    next(batches)
+    (worker,) = batches._workers
+    os.kill(worker.pid, signal.SIGTERM)
+    for _ in range(4):  # more than were fetched ahead
+        next(batches)
+    assert worker.is_alive()
 
 
 def test_nan_names_the_loss_and_the_step_and_keeps_the_snapshot(make_toy, pictures, tmp_path):

@@ -77,7 +77,7 @@ class RunSettings:
     snapshot_every: int = 500
     """Steps between two snapshots."""
     workers: int = 0
-    """Processes that prepare batches beside the training; 0: none."""
+    """Processes that prepare batches beside the training; 0: none. Random crops are then others after a resume."""
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "accumulate", "log_every", "snapshot_every"):
@@ -143,10 +143,10 @@ def train(
     callbacks: called with a Progress at every line of the log, in the main process; what they draw is not the run's.
     about: more entries for the model's card.
 
-    Ctrl-C (or SIGTERM) finishes the step, writes a snapshot and returns with `history.interrupted`; a second one stops
+    Ctrl-C (or SIGTERM) finishes the step, writes a snapshot and returns with `history.interrupted`; a second Ctrl-C stops
     at once. Raises FloatingPointError (naming loss and step) if a loss is not finite, CheckpointError if the snapshot
-    is of another method, config or run, FileExistsError if the folder holds a run and `resume` is not set, OSError if
-    the disk is full.
+    is of another method, config, run or data set, or of a later step than the last, FileExistsError if the folder
+    holds a run and `resume` is not set, OSError if the disk is full.
     """
     if accelerator is None:
         from accelerate import Accelerator
@@ -176,7 +176,7 @@ def train(
 
     done = 0
     if resume and snapshot is not None and snapshot.exists():
-        tensors, state = read_snapshot(snapshot, method, run)
+        tensors, state = read_snapshot(snapshot, method, run, _describe(data))
         restore(snapshot, tensors, state, method, averages)
         done, history.seconds, rates = state["step"], state["seconds"], state["rates"]
         history.records = _records(folder / "metrics.jsonl", until=done)
@@ -230,7 +230,7 @@ def train(
                     with (folder / "metrics.jsonl").open("a") as file:
                         file.write(json.dumps(record) + "\n")
                 if save and snapshot is not None:
-                    state = {"step": step, "seconds": history.seconds, "rates": rates}
+                    state = {"step": step, "seconds": history.seconds, "rates": rates, "data": _describe(data)}
                     save_snapshot(snapshot, method, averages, run, accelerator, **state)
                 if accelerator.is_main_process:
                     devices = [device] if device.type == "cuda" else []
@@ -375,12 +375,14 @@ def _loader(data: Dataset, run: RunSettings, done: int, accelerator: Accelerator
         num_workers=run.workers,
         worker_init_fn=_ignore_interrupts,
         pin_memory=accelerator.device.type == "cuda",
-        generator=torch.Generator(),  # else the loader draws from the global generator, once more for each resume
+        # The workers' random numbers come from here: others in each process and after each resume, and none of the global ones.
+        generator=torch.Generator().manual_seed(_mix(run.seed, accelerator.process_index, done)),
     )
 
 
 def _ignore_interrupts(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the workers outlive the last step
+    for number in (signal.SIGINT, signal.SIGTERM):  # both reach every process: the workers outlive the last step
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _move(value: Any, device: torch.device, memory_format: torch.memory_format) -> Any:
@@ -426,7 +428,9 @@ def _interrupts(accelerator: Accelerator) -> Iterator[Callable[[int], bool]]:
     before: dict[int, Any] = {}
 
     def note(number: int, frame: Any) -> None:
-        if seen:
+        # A second Ctrl-C stops at once. Not a second SIGTERM: a cluster's scheduler sends one to every process, and the
+        # launcher passes its own on, before this process has had the time to save.
+        if number == signal.SIGINT and number in seen:
             raise KeyboardInterrupt
         seen.append(number)
 

@@ -63,8 +63,13 @@ def save_snapshot(
     write_tensors({**tensors, **rng}, path, header={"snapshot": json.dumps(header)})
 
 
-def read_snapshot(path: Path, method: nn.Module, run: RunSettings) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and state of a snapshot. Raises CheckpointError if it is damaged or of another method, config or run."""
+def read_snapshot(
+    path: Path, method: nn.Module, run: RunSettings, data: dict[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of a snapshot; `data` describes the data set.
+
+    Raises CheckpointError if it is damaged, of another method, config, run or data set, or of a later step than the run's last.
+    """
     tensors, header = read_tensors(path)
     try:
         state = json.loads(header["snapshot"])
@@ -74,9 +79,13 @@ def read_snapshot(path: Path, method: nn.Module, run: RunSettings) -> tuple[dict
     now = {"method": method.name, **_prefixed("config", config_dict(method))}
     now |= _prefixed("run", {key: getattr(run, key) for key in ("seed", "batch_size", "ema_decay")})
     then = {"method": state["method"], **_prefixed("config", state["config"]), **_prefixed("run", state["run"])}
+    now |= _prefixed("data", data)
+    then |= _prefixed("data", state.get("data", data))
     for key, value in now.items():
         if then.get(key) != value:
             raise CheckpointError(f"{path} was made with {key} = {then.get(key)!r}, this run has {value!r}")
+    if state["step"] > run.steps:
+        raise CheckpointError(f"{path} is of step {state['step']}, this run ends at step {run.steps}")
     return tensors, state
 
 
