@@ -81,6 +81,18 @@ def test_what_is_wrong_is_one_line_and_status_2(command_line, capsys, arguments,
     assert not Path("runs").exists()
 
 
+def test_pictures_without_classes_are_one_line_for_a_method_that_learns_classes(command_line, capsys):
+    write_folder(Path("mine"), None)
+    assert command_line(["train", "gmvae", "--preset", "smoke", "--photos", "mine", "--run.batch-size", "4"]) == 2
+    assert "a batch needs 'label'" in (error := capsys.readouterr().err) and "in a folder of their own" in error
+
+
+def test_nothing_may_be_missing_of_a_data_set_in_one_file(command_line, capsys):
+    Path("cifar").mkdir()
+    assert command_line(["data", "check", "cifar10", "cifar", "--partial"]) == 2
+    assert "error: partial: of cifar10 nothing may be missing" in capsys.readouterr().err
+
+
 def test_method_that_needs_factors_says_so(command_line, capsys):
     assert command_line(["train", "oracle", "--preset", "smoke", "--photos", "mine"]) == 2
     assert "error: oracle learns every factor of rendered pictures" in capsys.readouterr().err

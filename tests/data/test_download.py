@@ -125,6 +125,26 @@ def test_archives_are_unpacked_into_the_published_layout_and_not_loaded_twice(se
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["flowers-102/jpg/image_00001.jpg"]
 
 
+def test_archive_that_was_loaded_is_not_loaded_again_if_unpacking_was_cut_short(server, tmp_path, monkeypatch):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("jpg/image_00001.jpg"), io.BytesIO(b""))
+    server.content = packed.getvalue()
+    archives = (Archive(f"{server.url}/102flowers.tgz", md5(server.content), "flowers-102/jpg"),)
+    monkeypatch.setitem(ARCHIVES, "flowers", archives)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.shutil, "unpack_archive", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            get("flowers", tmp_path)
+    get("flowers", tmp_path)
+    assert len(server.asked) == 1
+    assert [path.name for path in (tmp_path / "flowers-102").iterdir()] == ["jpg"]
+
+
 def test_checksums_are_those_that_torchvision_knows():
     known = dict(datasets.Flowers102._file_dict.values())
     for data in (datasets.CIFAR10, datasets.CIFAR100):

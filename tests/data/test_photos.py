@@ -190,6 +190,17 @@ def test_masks_may_be_of_another_kind_and_of_values_0_and_1(tmp_path):
     assert torch.equal(mask.as_subclass(torch.Tensor), expected)
 
 
+def test_what_is_transparent_in_a_mask_is_not_the_object(tmp_path):
+    write_picture(tmp_path / "images" / "a.jpg", 40, 40)
+    white = np.full((40, 40, 4), 255, np.uint8)
+    white[..., 3] = 0
+    white[20:30, 10:30, 3] = 255
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(white).save(tmp_path / "masks" / "a.png")
+    mask = PhotoFolder(tmp_path, size=40, augment=False)[0]["mask"][0]
+    assert torch.equal(mask.as_subclass(torch.Tensor), torch.from_numpy(white[..., 3] / 255).float())
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -467,6 +478,14 @@ def test_pictures_are_decoded_once(folder, monkeypatch):
     monkeypatch.setattr(photos, "read_picture", lambda *_, **__: pytest.fail("decoded again"))
     again = PhotoFolder(folder, size=32, augment=False).batch(range(4))
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_cache_is_one_however_the_folder_is_spelled(folder, monkeypatch):
+    PhotoFolder(folder, size=32, augment=False).batch([0])
+    monkeypatch.setattr(photos, "read_picture", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.chdir(folder.parent)
+    for spelled in (folder.name, f"../{folder.parent.name}/{folder.name}"):
+        PhotoFolder(spelled, size=32, augment=False).batch([0])
 
 
 @pytest.mark.parametrize("change", ["picture", "box", "new"])

@@ -572,7 +572,7 @@ def test_wrong_config_is_named(changes, message):
 
 def test_wrong_batch_is_named(batch):
     model = make()
-    with pytest.raises(KeyError, match=r"needs 'identity' \(-1 where it is unknown\), got image"):
+    with pytest.raises(ValueError, match=r"needs 'identity' \(-1 where it is unknown\), got image"):
         model.training_step({"image": batch["image"]})
     with pytest.raises(ValueError, match=r"image must be \(B, 3, 32, 32\), got \(8, 3, 16, 16\)"):
         model.training_step(batch | {"image": batch["image"][..., :16, :16]})

@@ -78,7 +78,8 @@ def get(name: str, root: Path) -> None:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         file = target.parent / archive.url.rsplit("/", 1)[1]
-        download(archive.url, file, archive.md5)
+        if not file.exists():  # it bears this name only if its MD5 was right, and is still there if unpacking was cut short
+            download(archive.url, file, archive.md5)
         if file != target:
             _unpack(file, target)
 

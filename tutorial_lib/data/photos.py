@@ -131,8 +131,12 @@ class Photographs(BatchedDataset):
         return object_window(photo.box, height, width)
 
     def read_mask(self, photo: Photo) -> Tensor:
-        """The object (1, H, W) as 0 and 255: where any of the mask files is lighter than half its lightest value."""
-        covers = [read_picture(path, upright=self.upright).amax(0, keepdim=True) for path in photo.masks]
+        """The object (1, H, W) as 0 and 255: where any of the mask files is lighter than half its lightest value.
+
+        What is transparent in a mask is black.
+        """
+        pictures = [read_picture(path, upright=self.upright, backdrop="black") for path in photo.masks]
+        covers = [picture.amax(0, keepdim=True) for picture in pictures]
         return torch.stack([(cover > cover.max() / 2).byte() * 255 for cover in covers]).amax(0)
 
     def mirrored(self, values: Sample) -> Sample:
@@ -168,7 +172,8 @@ class Photographs(BatchedDataset):
         for photo in self.photos:
             for path in (photo.path, *photo.masks):
                 about = path.stat()
-                digest.update(f"{path} {about.st_size} {about.st_mtime_ns}\n".encode())
+                name = os.path.relpath(path, self.root)  # one however the folder is spelled
+                digest.update(f"{name} {about.st_size} {about.st_mtime_ns}\n".encode())
             digest.update(repr((photo.box, photo.values, photo.keypoints)).encode())
         return digest.hexdigest()
 

@@ -11,6 +11,7 @@ import os
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from torchvision.utils import make_grid
 
+Backdrop = Literal["white", "black"]
 Source = str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray | Tensor
 
 SMALLEST = 16  # pixels a side
@@ -42,13 +44,13 @@ def as_pictures(source: Source | list[Source] | tuple[Source, ...], size: int) -
     return _pictures(source, "source", size)
 
 
-def read_picture(path: str | Path, *, upright: bool = True) -> Tensor:
-    """The picture (3, H, W) uint8 in a file, at its own size; what is transparent is laid over white.
+def read_picture(path: str | Path, *, upright: bool = True, backdrop: Backdrop = "white") -> Tensor:
+    """The picture (3, H, W) uint8 in a file, at its own size; what is transparent is laid over `backdrop`.
 
     upright: turn it as its EXIF entry says, which is how viewers show it. Published boxes often count the pixels as stored.
     Raises FileNotFoundError for a missing file and ValueError, with the path, for one that cannot be read.
     """
-    return _from_bytes(Path(path).read_bytes(), str(path), upright=upright)[0]
+    return _from_bytes(Path(path).read_bytes(), str(path), upright=upright, backdrop=backdrop)[0]
 
 
 def save_sheet(pictures: Tensor, path: str | Path, *, columns: int) -> Path:
@@ -139,7 +141,9 @@ def _pictures(source: object, name: str, size: int) -> Tensor:
     return F.resize(pictures, [size, size], antialias=True)
 
 
-def _from_bytes(data: bytes | bytearray | memoryview, name: str, *, upright: bool = True) -> Tensor:
+def _from_bytes(
+    data: bytes | bytearray | memoryview, name: str, *, upright: bool = True, backdrop: Backdrop = "white"
+) -> Tensor:
     """(1, 3, H, W) uint8."""
     try:
         image = Image.open(BytesIO(data))
@@ -147,10 +151,10 @@ def _from_bytes(data: bytes | bytearray | memoryview, name: str, *, upright: boo
         raise ValueError(f"{name} is not an image file: {len(data)} bytes that start with {bytes(data[:8])}") from error
     except Exception as error:  # Pillow's readers raise whatever their parsers stumble over
         raise ValueError(f"{name} is an image file that cannot be read: {error}") from error
-    return _from_pil(image, name, upright=upright)
+    return _from_pil(image, name, upright=upright, backdrop=backdrop)
 
 
-def _from_pil(image: Image.Image, name: str, *, upright: bool = True) -> Tensor:
+def _from_pil(image: Image.Image, name: str, *, upright: bool = True, backdrop: Backdrop = "white") -> Tensor:
     """(1, 3, H, W) uint8."""
     try:
         image.load()
@@ -163,10 +167,10 @@ def _from_pil(image: Image.Image, name: str, *, upright: bool = True) -> Tensor:
         array = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     except Exception as error:
         raise ValueError(f"{name} is an image that cannot be read: {error}") from error
-    return _from_array(array, name)
+    return _from_array(array, name, backdrop)
 
 
-def _from_array(array: np.ndarray, name: str) -> Tensor:
+def _from_array(array: np.ndarray, name: str, backdrop: Backdrop = "white") -> Tensor:
     """(1, 3, H, W) uint8."""
     if array.dtype != np.uint8:
         raise ValueError(f"{name} must be an array of uint8, got {array.dtype}")
@@ -175,8 +179,8 @@ def _from_array(array: np.ndarray, name: str) -> Tensor:
     if array.ndim == 2:
         array = array[..., None].repeat(3, -1)
     if array.shape[2] == 4:
-        white = Image.new("RGBA", array.shape[1::-1], "white")
-        array = np.array(Image.alpha_composite(white, Image.fromarray(array)).convert("RGB"))
+        behind = Image.new("RGBA", array.shape[1::-1], backdrop)
+        array = np.array(Image.alpha_composite(behind, Image.fromarray(array)).convert("RGB"))
     return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)[None]
 
 

@@ -345,9 +345,12 @@ def decoder_loss(*fakes: Tensor) -> Tensor:
 
 
 def check_batch(config: NetworkConfig, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The inputs (B, ...) and labels (B,) of a batch. Raises KeyError or ValueError if they do not fit the config."""
+    """The inputs (B, ...) and labels (B,) of a batch. Raises ValueError if they do not fit the config."""
     if config.label not in batch:
-        raise KeyError(f"a batch needs {config.label!r} (-1 where it is unknown), got {', '.join(sorted(batch))}")
+        raise ValueError(
+            f"a batch needs {config.label!r} (-1 where it is unknown), got {', '.join(sorted(batch))}; photographs have one if "
+            f"those of each class lie in a folder of their own"
+        )
     label = batch[config.label]
     low, high = label.aminmax()
     if label.ndim != 1 or label.is_floating_point() or low < -1 or high >= config.n_classes:
