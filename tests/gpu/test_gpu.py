@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tutorial_lib.data.birds import PaperBirds
 from tutorial_lib.training import checkpoints
 from tutorial_lib.training.checkpoints import load_tensors
 from tutorial_lib.training.loop import autocast, choose_precision, train
 from tutorial_lib.training.plan import first_batch, plan
 from tutorial_lib.training.presets import METHODS, PRESETS, build
+from tutorial_lib.widgets.mixnmatch import mixnmatch_panel
 
 TRAINED = [method for method in METHODS if method in PRESETS]
 DRAWING = [method for method in TRAINED if hasattr(METHODS[method][1], "sample_codes")]
@@ -75,6 +77,17 @@ def test_shipped_checkpoint_works_there(name, device):
     method.to(device)
     load_tensors(method, {key: value.cpu() for key, value in method.state_dict().items()}, Path(name))
     assert all(torch.equal(value, method.state_dict()[key].cpu()) for key, value in state.items())
+
+
+@pytest.mark.parametrize("mode", ["code", "feature"])
+def test_panel_of_real_pictures_draws_there(mode, device):
+    pictures = PaperBirds(size=32, length=3).batch(range(3))["image"]
+    torch.manual_seed(0)
+    model = build(PRESETS["mixnmatch"]["smoke"].method).to(device).eval()
+    panel = mixnmatch_panel(model, pictures, mode=mode)
+    before = panel.png
+    panel.shuffle()
+    assert not panel.error and panel.png != before
 
 
 def test_compiled_generator_draws_the_same(device, monkeypatch):

@@ -57,6 +57,14 @@ def test_cuts_are_the_weights_of_three_people(panel, model, pictures):
     assert shows(panel, model.mix(pictures[:1], "identity", pictures[1:], [0.2, 0.5, 0.3]))
 
 
+@pytest.mark.parametrize("cuts", [(1 / 3, 2 / 3), [0.2, 0.5]])
+def test_code_of_any_cuts_makes_the_picture(panel, model, pictures, means, cuts):
+    panel.set(identity=1, identity_2=2, identity_3=3, cuts=cuts)
+    given = {"model": model, "pictures": pictures, "means": means}
+    exec(panel.code, given)
+    assert shows(panel, given["image"])
+
+
 @pytest.mark.parametrize(("cuts", "only"), [((1, 1), 1), ((0, 1), 2), ((0, 0), 3)])
 def test_handles_at_the_ends_leave_one_person(panel, model, pictures, cuts, only):
     panel.set(rest=0, expression=0, illumination=0, gaze=0, identity=1, identity_2=2, identity_3=3, cuts=cuts)

@@ -30,7 +30,9 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
     if mode not in ("code", "feature") or (mode == "feature" and not both):
         raise ValueError(f"mode must be {'code or feature' if both else 'code: the model has no other'}, got {mode!r}")
     size = model.config.image_size
-    shown = [*as_pictures(pictures, size).split(1), as_pictures(pictures[:1], size)]  # the last is the upload's place
+    device = model.step.device
+    shown = [*as_pictures(pictures, size).to(device).split(1)]
+    shown.append(shown[0])  # the upload's place
 
     def read(picture: Tensor) -> tuple[Codes, Tensor | None]:
         with torch.inference_mode():
@@ -44,10 +46,10 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
             return getattr(known[chosen][0], NAMES[factor])
         if factor == "pose":
             random = torch.Generator().manual_seed(state["z"])
-            return torch.randn(1, model.config.z_dim, generator=random).to(model.step.device)
+            return torch.randn(1, model.config.z_dim, generator=random).to(device)
         name = NAMES[factor]
         n = dict(zip("bpc", model.code_sizes, strict=True))[name]
-        return torch.nn.functional.one_hot(torch.tensor([state[name]]), n).float().to(model.step.device)
+        return torch.nn.functional.one_hot(torch.tensor([state[name]]), n).float().to(device)
 
     @torch.inference_mode()
     def draw(state: State):
@@ -67,7 +69,7 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
         return to_uint8(image[0]), [to_uint8(getattr(stages, field)[0]) for field in STRIP.values()]
 
     def upload(data: bytes):
-        shown[-1] = as_pictures(data, size)
+        shown[-1] = as_pictures(data, size).to(device)
         known[-1] = read(shown[-1])
         return to_uint8(shown[-1][0])
 

@@ -289,6 +289,7 @@ class Panel:
 
     def _put(self, name: str, value) -> None:
         control = self.controls[name]
+        value = tuple(value) if isinstance(value, list) else value  # a range's two ends
         try:
             control.value = value
         except TraitError as error:

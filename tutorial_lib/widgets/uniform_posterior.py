@@ -104,7 +104,7 @@ def uniform_posterior_panel(
         for name in model.encoders:
             if name == mixed:
                 people = ", ".join(encoded(state[donor], mixed) for donor in donors)
-                weights = ", ".join(f"{share:.2f}" for share in shares(state))
+                weights = ", ".join(f"{share:.6g}" for share in shares(state))
                 lines += [f"    people = torch.cat([{people}])", f'    codes["{name}"] = mixture(people, [{weights}])']
                 continue
             index = state[name]
