@@ -184,7 +184,11 @@ _FINEGAN = {
     ),
 }  # fmt: skip
 _FINEGAN["laptop"] = replace(
-    # On from there, for as long again.
+    # On from there, for as long again. Four parents have a species each, two share ducks with flamingos and peacocks, and
+    # none is an owl. Tried and dropped: parent 4 and its children begin again as noisy copies of parent 5's, the toucan
+    # (3,000 steps, then 1,250 with `real_penalty` 0.3): D_c's loss rises from 0.2 to 0.5, control of p by 3,000 pictures goes
+    # from 0.73 to 0.80 and back to 0.76, and 4 and 5 are toucans with a large and a small beak. A first stage from seed 1
+    # with that penalty: after 2,400 steps three parents have a species each, none is an owl.
     _FINEGAN["first"],
     method=replace(_FINEGAN["first"].method, background_first=0),
     start="runs/finegan_first/model.safetensors",
