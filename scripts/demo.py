@@ -10,6 +10,8 @@ from pathlib import Path
 
 import nbformat
 
+from tutorial_lib.widgets.server import LARGEST_MESSAGE
+
 ROOT = Path(__file__).resolve().parent.parent
 TAGS = {"setup", "sliders"}
 
@@ -44,7 +46,8 @@ def write_pages(folder: Path) -> list[Path]:
 def command(folder: Path, *options: str) -> list[str]:
     """What serves a folder of pages behind a plain list of links."""
     connection = "--Voila.kernel_websocket_connection_class=tutorial_lib.widgets.server.PromptConnection"
-    return [sys.executable, "-m", "voila", str(folder), "--VoilaConfiguration.classic_tree=True", connection, *options]
+    uploads = f"--Voila.tornado_settings={{'websocket_max_message_size': {LARGEST_MESSAGE}}}"
+    return [sys.executable, "-m", "voila", str(folder), "--VoilaConfiguration.classic_tree=True", connection, uploads, *options]
 
 
 def main() -> None:

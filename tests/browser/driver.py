@@ -269,8 +269,11 @@ class PanelPage:
         }"""
         self.root.evaluate(script)
 
-    def drag(self, handle, events: int) -> tuple[int, int]:
-        """Drag a handle to the right end, or to the left if it is there; the number of pictures and of sizes since then."""
+    def drag(self, handle, events: int) -> tuple[int, int, int]:
+        """Drag a handle to the right end, or to the left if it is there.
+
+        Returns the number of pictures, how many of them came after the mouse was let go, and how often the size changed.
+        """
         self.watch()
         handle.scroll_into_view_if_needed()
         track = handle.locator("xpath=ancestor::*[contains(@class, 'noUi-target')]").bounding_box()
@@ -281,5 +284,7 @@ class PanelPage:
         self.page.mouse.down()
         self.page.mouse.move(track["x"] + track["width"] + 5 if right else track["x"] - 5, y, steps=events)
         self.page.mouse.up()
+        before = self.page.evaluate("window.shown.length")
         self.settle()
-        return self.page.evaluate("[window.shown.length, window.sizes]")
+        pictures, sizes = self.page.evaluate("[window.shown.length, window.sizes]")
+        return pictures, pictures - before, sizes

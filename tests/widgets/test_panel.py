@@ -215,6 +215,32 @@ def test_undo_takes_back_what_followed(panel):
     assert panel.state == first and not panel.controls["green"].disabled
 
 
+def test_undo_goes_behind_an_upload_that_changes_what_follows():
+    read = {"follows": 1}
+
+    def upload(data):
+        read["follows"] = len(data)
+        return np.zeros((8, 8, 3), np.uint8)
+
+    sliders = {name: IntSlider(0, min=0, max=9, description=name) for name in ("free", "follows")}
+    panel = Panel(
+        {"x": sliders}, lambda state: np.full((8, 8, 3), 10 * state["free"] + state["follows"], np.uint8),
+        follow=lambda state: dict(read), pictures=[np.zeros((8, 8, 3), np.uint8)], upload=upload,
+    )  # fmt: skip
+    panel.set(free=3)
+    panel.upload(b"four")
+    assert panel.state == {"free": 3, "follows": 4}
+    panel.undo()
+    assert panel.state == {"free": 0, "follows": 4} and colour(panel) == [4, 4, 4]
+    assert buttons(panel.widget)["Undo"].disabled
+
+
+def test_picture_has_the_name_it_is_given(paint):
+    control = IntSlider(0, min=0, max=9, description="red")
+    panel = Panel({"colour": {"red": control}}, lambda state: np.zeros((8, 8, 3), np.uint8), name="apple")
+    assert panel.name == "apple" and buttons(panel.widget)["Save"].tooltip == "download apple.png"
+
+
 def test_a_front_end_that_rounds_is_no_move():
     drawn = []
 

@@ -10,6 +10,7 @@
   const set = (element, attribute, value) => {
     if (element && element.getAttribute(attribute) !== value) element.setAttribute(attribute, value);
   };
+  const pressed = (button) => set(button, "aria-pressed", String(button.classList.contains("mod-active")));
 
   const describe = () => {
     const values = [];
@@ -33,10 +34,11 @@
         const buttons = [...control.querySelectorAll("button")];
         set(control, "role", "group");
         set(control, "aria-label", full);
-        buttons.forEach((button) => set(button, "aria-pressed", String(button.classList.contains("mod-active"))));
+        buttons.forEach(pressed);
         if (label) values.push(`${full} ${text(buttons.find((button) => button.classList.contains("mod-active")))}`);
       }
     }
+    panel.querySelectorAll(".tl-tools .widget-toggle-button").forEach(pressed);
     panel.querySelectorAll("button i").forEach((icon) => set(icon, "aria-hidden", "true"));
     set(picture(), "alt", `${name}: ${values.join(", ")}`);
     for (const tile of panel.querySelectorAll(".tl-tile")) {
@@ -53,7 +55,13 @@
     waiting = true;
     setTimeout(() => ((waiting = false), describe()), 100); // not between a slider's event and its picture
   };
-  new MutationObserver(soon).observe(panel, {
+  let focused = null;
+  panel.addEventListener("focusin", ({ target }) => (focused = target));
+  const keepFocus = () => { // a button that has focus when it is disabled drops it on the page: Undo at the first picture
+    const lost = document.activeElement === document.body || document.activeElement === focused;
+    if (focused?.matches("button:disabled") && lost) focused.parentElement.querySelector("button:enabled")?.focus();
+  };
+  new MutationObserver(() => (keepFocus(), soon())).observe(panel, {
     subtree: true, childList: true, characterData: true, attributeFilter: ["class", "disabled", "aria-valuemin"],
   });
   describe();

@@ -148,13 +148,13 @@ class Panel:
         self.factors = {factor: tuple(controls) for factor, controls in factors.items()}
         self.controls: dict[str, widgets.ValueWidget] = {}
         for factor, controls in {**factors, "options": options or {}}.items():
-            for name, control in controls.items():
-                if name in self.controls:
-                    raise ValueError(f"two controls are called {name!r}")
+            for key, control in controls.items():
+                if key in self.controls:
+                    raise ValueError(f"two controls are called {key!r}")
                 if not control.description:
-                    raise ValueError(f"control {name!r} has no description, which is its label")
+                    raise ValueError(f"control {key!r} has no description, which is its label")
                 control.tooltip = control.tooltip or f"{factor}: {control.description}"
-                self.controls[name] = control
+                self.controls[key] = control
         self._draw, self._follow, self._sample = draw, follow or (lambda state: {}), sample
         self._captions, self._held, self._lock = tuple(strip), False, RLock()
         choices = [len(c.options) for c in self.controls.values() if isinstance(c, widgets.ToggleButtons)]
@@ -164,8 +164,8 @@ class Panel:
         self._spell, self.name = code, name
         self._seed = max(1, sources)
         self.sources = [sample(seed) for seed in range(sources)] if sample else []
-        for name, value in (sample(0) if sample else {}).items():
-            self._put(name, value)
+        for key, value in (sample(0) if sample else {}).items():
+            self._put(key, value)
         self._follow_others()
         self._first = self._now = self.state
         self._history: deque[State] = deque(maxlen=STEPS_BACK)
@@ -255,8 +255,10 @@ class Panel:
     def undo(self) -> None:
         """Back to where the panel was before the last control moved, however many steps it took; at the start, nothing."""
         if self._history:
-            self._now, self._moving = self._history.pop(), None
-            self.set(**self._now)
+            with self._holding():
+                for name, value in self._history.pop().items():
+                    self._put(name, value)
+            self._update(remember=False)
 
     @_one_at_a_time
     def shuffle(self) -> None:
@@ -285,7 +287,7 @@ class Panel:
             self._say(error)
             return
         self.thumbnails[-1].value = png(picture, 64)
-        self._update()
+        self._update(remember=False)  # what is read off another picture is no move that could be taken back
 
     def _put(self, name: str, value) -> None:
         control = self.controls[name]
@@ -317,11 +319,11 @@ class Panel:
         finally:
             self._held = held
 
-    def _update(self, moved: widgets.Widget | None = None) -> None:
-        """Draw the state. moved: the control that the user has moved, if it was one."""
+    def _update(self, moved: widgets.Widget | None = None, *, remember: bool = True) -> None:
+        """Draw the state. moved: the control that the user has moved, if it was one; remember: this can be undone."""
         try:
             self._follow_others()
-            self._remember(moved)
+            self._remember(moved, remember)
             self._mark_sources()
             pictures = self._pictures(self.state)
         except Exception as error:  # whatever a method raises must not end the panel
@@ -335,8 +337,10 @@ class Panel:
                 image.value = png(picture)
             self._show_code()
 
-    def _remember(self, moved: widgets.Widget | None) -> None:
-        if not _same(self._now, self.state, self.controls):
+    def _remember(self, moved: widgets.Widget | None, is_move: bool) -> None:
+        if not is_move:
+            self._now, self._moving = self.state, None
+        elif not _same(self._now, self.state, self.controls):
             if moved is None or moved is not self._moving:  # a drag is one move
                 self._history.append(self._now)
             self._now, self._moving = self.state, moved if isinstance(moved, _SLIDERS) else None
