@@ -6,6 +6,7 @@ Nothing is touched before the checks have passed; nothing outside .venv is touch
 
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -40,6 +41,16 @@ def disk_problem(free_bytes, needed_gb, folder):
     )
 
 
+def machine_problem(system, machine):
+    """What is wrong with the computer, or None: PyTorch is made for Intel's Macs no more."""
+    if (system, machine) != ("darwin", "x86_64"):
+        return None
+    return (
+        "PyTorch is not to be had any more for Macs with Intel processors, nor for a Python made for them.\n"
+        "  On Apple silicon, install a Python for arm64; otherwise use Linux, or a hosted notebook service (binder/)."
+    )
+
+
 def venv_problem():
     """What keeps this Python from creating virtual environments, or None (Debian ships the module separately)."""
     try:
@@ -67,8 +78,9 @@ def fingerprint(root):
 
 
 def works(python):
-    """Whether the environment's Python starts (its base may have been upgraded away)."""
-    return python.exists() and subprocess.call([str(python), "-c", ""], stderr=subprocess.DEVNULL) == 0
+    """Whether the environment's Python starts (its base may have been upgraded away), is new enough, and has pip."""
+    check = f"import sys, pip; sys.exit(sys.version_info < {MINIMUM_PYTHON})"
+    return python.exists() and subprocess.call([str(python), "-c", check], stderr=subprocess.DEVNULL) == 0
 
 
 def run(*command):
@@ -101,7 +113,8 @@ def main():
     fresh = moved or not usable
     complete = bool(stored) and not fresh
     free = shutil.disk_usage(str(ROOT)).free
-    problems = [disk_problem(free, NEEDED_GB_UPDATE if complete else NEEDED_GB, ROOT)]
+    problems = [machine_problem(sys.platform, platform.machine())]
+    problems += [disk_problem(free, NEEDED_GB_UPDATE if complete else NEEDED_GB, ROOT)]
     if fresh:
         version_problem = python_problem(sys.version_info, sys.executable)
         problems += [version_problem, None if version_problem else venv_problem()]

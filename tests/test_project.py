@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 import tomllib
+import venv
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,20 @@ def record_commands(setup, root: Path, monkeypatch) -> list[tuple[str, ...]]:
     monkeypatch.setattr(setup, "works", lambda python: python.exists())
     monkeypatch.setattr(setup, "disk_problem", lambda *arguments: None)
     return commands
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "fits"), [("darwin", "x86_64", False), ("darwin", "arm64", True), ("linux", "x86_64", True)]
+)
+def test_setup_says_that_there_is_no_torch_for_intel_macs(setup, system, machine, fits):
+    assert (setup.machine_problem(system, machine) is None) == fits
+
+
+def test_environment_without_pip_or_of_an_old_python_is_made_anew(setup, tmp_path, monkeypatch):
+    venv.create(tmp_path / "no pip", with_pip=False)
+    assert setup.works(Path(sys.executable)) and not setup.works(tmp_path / "no pip" / "bin" / "python")
+    monkeypatch.setattr(setup, "MINIMUM_PYTHON", (99, 0))
+    assert not setup.works(Path(sys.executable))
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess:
