@@ -29,9 +29,10 @@ def hopkins(
     window: points (M, d) of a larger set; the m points are thrown where that set is (`throw_among`), not into the box. With the
     whole of a cluster the question becomes whether these points keep together within it. For few dimensions.
 
-    The box says more than clusters do. Points strewn evenly over a disc score 0.8 in it, over an ellipse twice as long as wide,
-    lying aslant, 0.95: corners are empty, and turning the plane changes the score. In a window of their own shape both score
-    0.5. In many dimensions almost all of a box is corners: a Gaussian is far from filling it, and scores near 1.
+    The box says more than clusters do. 500 points strewn evenly over a disc score 0.8 in it, over an ellipse twice as long
+    as wide, lying aslant, 0.95, and more points score more: corners are empty, and turning the plane changes the score. In
+    a window of their own shape both score 0.5. In many dimensions almost all of a box is corners: a Gaussian is far from
+    filling it, and scores near 1.
     """
     from scipy.special import expit, logsumexp
     from sklearn.neighbors import NearestNeighbors
