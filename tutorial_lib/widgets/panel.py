@@ -258,7 +258,7 @@ class Panel:
             with self._holding():
                 for name, value in self._history.pop().items():
                     self._put(name, value)
-            self._update(remember=False)
+            self._update(is_move=False)
 
     @_one_at_a_time
     def shuffle(self) -> None:
@@ -287,7 +287,7 @@ class Panel:
             self._say(error)
             return
         self.thumbnails[-1].value = png(picture, 64)
-        self._update(remember=False)  # what is read off another picture is no move that could be taken back
+        self._update(is_move=False)  # what is read off another picture is no move that could be taken back
 
     def _put(self, name: str, value) -> None:
         control = self.controls[name]
@@ -319,11 +319,11 @@ class Panel:
         finally:
             self._held = held
 
-    def _update(self, moved: widgets.Widget | None = None, *, remember: bool = True) -> None:
-        """Draw the state. moved: the control that the user has moved, if it was one; remember: this can be undone."""
+    def _update(self, moved: widgets.Widget | None = None, *, is_move: bool = True) -> None:
+        """Draw the state. moved: the control that the user has moved, if it was one; is_move: Undo can take this back."""
         try:
             self._follow_others()
-            self._remember(moved, remember)
+            self._remember(moved, is_move)
             self._mark_sources()
             pictures = self._pictures(self.state)
         except Exception as error:  # whatever a method raises must not end the panel
