@@ -219,6 +219,36 @@ def test_mixture_is_fitted_to_a_hundred_codes_of_each_class(batch):
     torch.testing.assert_close(model.mixture.means[label], codes.mean(0))
 
 
+@pytest.mark.parametrize("config", [SMOKE, MOONS], ids=["pictures", "points"])
+def test_finished_code_of_the_rest_has_the_priors_moments_and_the_pictures_stay(config, batch):
+    if config is MOONS:
+        batch = ThreeMoons(length=400).batch(range(400))
+    found = []
+    for scaled in (False, True):
+        model = make(config, rest_to_scale=scaled).eval()
+        with torch.no_grad():
+            model.rest_encoder.out.weight.normal_(0, 0.1)
+            model.rest_encoder.out.bias.uniform_(-2, 2)
+            model.finish([batch])
+            found.append((model.reconstruct(batch["image"]), model.encode(batch["image"])))
+    (pictures, before), (again, codes) = found
+    torch.testing.assert_close(again, pictures, atol=1e-4, rtol=1e-4)
+    spread = codes.mu_u.var(0, correction=0) + codes.sigma_u.square().mean(0)
+    torch.testing.assert_close(codes.mu_u.mean(0), torch.zeros_like(spread), atol=1e-4, rtol=0)
+    torch.testing.assert_close(spread, torch.ones_like(spread), atol=1e-4, rtol=1e-3)
+    # signal and noise are scaled alike
+    torch.testing.assert_close(*(each.mu_u.std(0) / each.sigma_u.mean(0) for each in (before, codes)), atol=1e-4, rtol=1e-3)
+
+
+def test_normed_classifier_does_not_see_how_small_the_code_is(batch):
+    model = make(classifier_norm=True)
+    z_u = torch.randn(64, SMOKE.z_u_dim)
+    small, large = (model.adversarial_classifier(scale * z_u) for scale in (0.1, 10.0))
+    torch.testing.assert_close(small, large, atol=1e-2, rtol=1e-2)
+    plain = make().adversarial_classifier
+    assert not torch.allclose(plain(0.1 * z_u), plain(10 * z_u), atol=0.1)
+
+
 def test_placed_noise_follows_the_gaussian_of_its_class():
     mixture = spread_mixture(3, 2)
     label = torch.full((50_000,), 1)
@@ -382,6 +412,26 @@ def test_three_updates_of_stage_one_for_one_of_stage_two(batch, monkeypatch):
         model.training_step(batch)
     assert calls == 2 * (3 * ["stage_one"] + ["stage_two"]) + ["stage_one"]
     assert int(model.step) == 7
+
+
+def test_classifier_pursues_on_every_batch_and_alone(batch):
+    model = make(classifier_updates=4, classifier_rate=1e-2, stage_one_updates=10)
+    published, before = make(classifier_updates=0, stage_one_updates=10), snapshot(model)
+    for each in (model, published):
+        each.training_step(batch)
+    assert moved(before, model) == {"label_encoder", "mixture", "adversarial_classifier"}
+    assert moved(before, published) == {"label_encoder", "mixture"}
+    assert torch.equal(model.mixture.means, published.mixture.means)
+
+
+def test_pursuing_classifier_reads_what_is_in_the_code(batch):
+    model = make(classifier_updates=300, classifier_rate=1e-2)
+    model.pursue(batch["image"], batch["identity"])
+    with torch.no_grad():
+        codes = model.encode(batch["image"])
+        losses = [F.cross_entropy(model.adversarial_classifier(codes.sample_u()), label)
+                  for label in (batch["identity"], (batch["identity"] + 1) % SMOKE.n_classes)]  # fmt: skip
+    assert losses[0] < math.log(SMOKE.n_classes) < losses[1]
 
 
 def gradients_of_the_encoders(batch, **changes) -> dict[str, torch.Tensor]:
@@ -558,6 +608,7 @@ def test_reparameterisation_has_the_moments_of_the_posterior():
     [
         ({"network": "resnet"}, "network must be .*'resnet'"),
         ({"n_classes": 1}, "n_classes must be at least 2, got 1"),
+        ({"classifier_updates": -1}, "classifier_updates must not be negative, got -1"),
         ({"z_u_dim": 0}, "z_u_dim must be at least 1, got 0"),
         ({"mixture_decay": 2.0}, "mixture_decay .*got 2.0"),
         ({"encoder": ((4, 3),)}, r"encoder needs layers .*\(\(4, 3\),\)"),
@@ -614,10 +665,10 @@ def test_baseline_trains_all_it_has(kind, batch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_baseline_has_the_networks_of_the_method(kind):
-    config, base = PRESETS[kind]["laptop"].method, PRESETS["gmvae"]["laptop"].method
+    config, base = PRESETS[kind]["laptop"].method, PRESETS["gmvae"]["first"].method
     names = ("encoder", "encoder_head", "decoder", "discriminator", "reconstruction_weight", "learning_rate", "betas")
     assert all(getattr(config, name) == getattr(base, name) for name in names)
-    assert PRESETS[kind]["laptop"].run.steps * base.stage_one_updates == PRESETS["gmvae"]["laptop"].run.steps
+    assert PRESETS[kind]["laptop"].run.steps * base.stage_one_updates == PRESETS["gmvae"]["first"].run.steps
 
 
 @pytest.mark.parametrize("kind", KINDS)

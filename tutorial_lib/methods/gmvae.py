@@ -91,6 +91,15 @@ class GMVAEConfig(NetworkConfig):
     likelihood_weight: float = 0.1  # λ_lkd
     uniform_weight: float = 1.0  # of L_E
     stage_one_updates: int = 3  # for each update of stage two
+    classifier_rate: float = 5e-4  # of C
+    # Updates of C on every batch, besides the one of stage two (published: none). Without them C ran so far behind E_u that it
+    # was undecided where a linear probe was not: L_E was at its least, and the label in z_u.
+    classifier_updates: int = 0
+    # C sees each dimension of z_u at mean 0 and variance 1 over the batch (published: as it is). Without it E_u answers C by
+    # making z_u small, not by leaving the label out: the decoder makes it large again, C lags behind, and codes drawn from
+    # N(0, I) are nothing like those the decoder knows.
+    classifier_norm: bool = False
+    rest_to_scale: bool = False  # when training ends, z_u gets mean 0 and variance 1, and the decoder undoes it: `scale_rest`
     # The means' and variances' rate is multiplied by `mixture_decay` every so many steps (published: every ten epochs, each
     # of 520 updates of stage two). Without it the variances keep falling, and the codes the decoder knows move away.
     mixture_rate: float = 5e-4
@@ -102,6 +111,8 @@ class GMVAEConfig(NetworkConfig):
         for name in ("z_s_dim", "z_u_dim", "stage_one_updates", "mixture_decay_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.classifier_updates < 0:
+            raise ValueError(f"classifier_updates must not be negative, got {self.classifier_updates}")
         if not 0 <= self.mixture_decay <= 1:
             raise ValueError(f"mixture_decay must lie in [0, 1], got {self.mixture_decay}")
 
@@ -225,6 +236,11 @@ def labelled_mean(losses: Tensor, label: Tensor) -> Tensor:
 # ---- the label irrelevant branch: z_u (section 3.2) --------------------------------------------------------------------------
 
 
+def draw(mu: Tensor, sigma: Tensor) -> Tensor:
+    """z_u = μ + σ ε, ε ~ N(0, I): the reparameterisation, through which gradients reach μ and σ."""
+    return mu + sigma * torch.randn_like(mu)
+
+
 @dataclass
 class LatentCodes:
     """The codes of B inputs: z_s (B, d_s), and q(z_u|x) = N(μ, diag σ²) as mu_u and sigma_u, both (B, d_u)."""
@@ -234,8 +250,8 @@ class LatentCodes:
     sigma_u: Tensor
 
     def sample_u(self) -> Tensor:
-        """z_u = μ + σ ε, ε ~ N(0, I): the reparameterisation, through which gradients reach μ and σ."""
-        return self.mu_u + self.sigma_u * torch.randn_like(self.mu_u)
+        """z_u drawn from q(z_u|x)."""
+        return draw(self.mu_u, self.sigma_u)
 
 
 def kl_loss(mu: Tensor, sigma: Tensor) -> Tensor:
@@ -247,7 +263,8 @@ def kl_loss(mu: Tensor, sigma: Tensor) -> Tensor:
 def adversarial_classifier(config: GMVAEConfig) -> nn.Sequential:
     """C: z_u -> logits of the label (B, C)."""
     width = config.classifier_width
-    return nn.Sequential(nn.Linear(config.z_u_dim, width), nn.ReLU(), nn.Linear(width, config.n_classes))
+    norm = [nn.BatchNorm1d(config.z_u_dim, affine=False)] if config.classifier_norm else []
+    return nn.Sequential(*norm, nn.Linear(config.z_u_dim, width), nn.ReLU(), nn.Linear(width, config.n_classes))
 
 
 def classifier_loss(logits: Tensor, label: Tensor) -> Tensor:
@@ -412,7 +429,9 @@ class GMVAE(nn.Module):
 
         self.optimizers = {
             "mixture": adam(self.label_encoder, self.mixture),
-            "classifier": adam(self.adversarial_classifier),
+            "classifier": torch.optim.Adam(
+                self.adversarial_classifier.parameters(), lr=config.classifier_rate, betas=config.betas
+            ),
             "discriminator": adam(self.discriminator),
             "autoencoder": adam(self.label_encoder, self.rest_encoder, self.decoder),
         }
@@ -423,8 +442,12 @@ class GMVAE(nn.Module):
     def encode(self, x: Tensor) -> LatentCodes:
         """The codes of pictures (B, 3, H, W)."""
         x = check_image(self.config, x)
+        return LatentCodes(self.label_encoder(x), *self.posterior(x))
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviations of q(z_u|x), both (B, d_u)."""
         mu, log_variance = self.rest_encoder(x).chunk(2, 1)
-        return LatentCodes(self.label_encoder(x), mu, torch.exp(0.5 * log_variance))
+        return mu, torch.exp(0.5 * log_variance)
 
     def decode(self, z_s: Tensor, z_u: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) from codes (B, d_s) and (B, d_u)."""
@@ -496,9 +519,10 @@ class GMVAE(nn.Module):
     # ---- training: Algorithm 1
 
     def training_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """One update of stage one; on the last of every `stage_one_updates` batches, one of stage two as well."""
+        """One update of stage one, and C's own; on the last of every `stage_one_updates` batches one of stage two as well."""
         image, label = check_batch(self.config, batch)
         losses = self.stage_one(image, label)
+        self.pursue(image, label)
         self.step += 1
         if int(self.step) % self.config.stage_one_updates == 0:
             losses |= self.stage_two(image, label)
@@ -509,15 +533,30 @@ class GMVAE(nn.Module):
         """After training: fit the mixture to the codes of about a hundred pictures of each class.
 
         Gradient steps bring the deviations down from 1 so slowly that codes drawn from a class end among other classes' codes.
+        With `rest_to_scale` z_u is put in units of its own spread over those pictures.
         """
         codes, labels = [], []
         for batch in batches:
             image, label = check_batch(self.config, batch)
-            codes.append(self.label_encoder(image))
+            codes.append(self.encode(image))
             labels.append(label)
             if sum(map(len, labels)) >= 100 * self.config.n_classes:
                 break
-        self.mixture.fit(torch.cat(codes), torch.cat(labels))
+        self.mixture.fit(torch.cat([code.z_s for code in codes]), torch.cat(labels))
+        if self.config.rest_to_scale:
+            mu, sigma = (torch.cat([getattr(code, name) for code in codes]) for name in ("mu_u", "sigma_u"))
+            self.scale_rest(mu.mean(0), (mu.var(0, correction=0) + sigma.square().mean(0)).sqrt())
+
+    @torch.no_grad()
+    def scale_rest(self, mean: Tensor, spread: Tensor) -> None:
+        """z_u becomes (z_u - mean) / spread, each (d_u,), and every picture stays as it is: the decoder undoes it."""
+        encoder, decoder = self.rest_encoder.out, self.decoder.layers[0][0]
+        d = self.config.z_u_dim
+        encoder.weight[:d] /= spread[:, None]
+        encoder.bias[:d] = (encoder.bias[:d] - mean) / spread
+        encoder.bias[d:] -= 2 * spread.log()
+        decoder.bias += decoder.weight[:, -d:] @ mean
+        decoder.weight[:, -d:] *= spread
 
     def stage_one(self, image: Tensor, label: Tensor) -> dict[str, Tensor]:
         """E_s and the mixture learn each other: one update on L_GM."""
@@ -535,6 +574,14 @@ class GMVAE(nn.Module):
         optimizer.step()
         mixture["lr"] = rate  # the loop's rate stays its own
         return {"cls": cls.detach(), "lkd": lkd.detach()}
+
+    def pursue(self, image: Tensor, label: Tensor) -> None:
+        """`classifier_updates` updates of C, each on a z_u drawn anew; nothing else moves."""
+        if self.config.classifier_updates:
+            with torch.no_grad():
+                posterior = self.posterior(image)
+        for _ in range(self.config.classifier_updates):
+            self._update("classifier", classifier_loss(self.adversarial_classifier(draw(*posterior)), label))
 
     def stage_two(self, image: Tensor, label: Tensor) -> dict[str, Tensor]:
         """One update each of C, of D, and of the encoders with the decoder."""

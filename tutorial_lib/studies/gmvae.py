@@ -38,20 +38,21 @@ BARS = {
     "probe.rest_from_zu": (">=", 0.7),
 }  # fmt: skip
 
-# What the paper claims of two figures. Similar quality is a score or a distance within a tenth.
+# What the paper claims of two figures. Similar quality is a score or a distance within a tenth. Compared are models that made
+# as many updates: `first` is the shipped one before the baselines stopped.
 CLAIMS = (
     ("moons.coverage", ">=", 1.0, "moons.cvaegan.coverage"),
-    ("diversity", ">=", 1.0, "cvaegan.diversity"),
-    ("is", ">=", 0.9, "cvaegan.is"),
-    ("fid", "<=", 1.1, "cvaegan.fid"),
-    ("active_units", ">=", 1.0, "vae.active_units"),
-    ("inpaint.psnr", ">=", 1.0, "cvaegan.inpaint.psnr"),
+    ("first.diversity", ">=", 1.0, "cvaegan.diversity"),
+    ("first.is", ">=", 0.9, "cvaegan.is"),
+    ("first.fid", "<=", 1.1, "cvaegan.fid"),
+    ("first.active_units", ">=", 1.0, "vae.active_units"),
+    ("first.inpaint.psnr", ">=", 1.0, "cvaegan.inpaint.psnr"),
 )
 
 # The paper's diversity: faces, CIFAR-10, CIFAR-100, birds. On a scale of its own: to compare orderings with, not values.
 PAPER = {"diversity": (0.0157, 0.0149, 0.0190, 0.0192), "cvaegan.diversity": (0.0141, 0.0136, 0.0179, 0.0195)}
 
-COMPARED = ("cvae", "cvaegan", "cgan")
+COMPARED = ("first", "cvae", "cvaegan", "cgan")
 
 Model = GMVAE | CVAEGAN
 
@@ -331,12 +332,12 @@ def _measure_digits(model: GMVAE, samples: int) -> Measured:
     return Measured({"accuracy": float(right)}, sheets)
 
 
-def _measure_compared(model: CVAEGAN, samples: int) -> Measured:
-    """Quality; of what has an encoder active units and KL; of cVAE-GAN inpainting with the label given."""
+def _measure_compared(model: Model, samples: int) -> Measured:
+    """Quality; of what has an encoder active units and KL; and inpainting by this model and by cVAE-GAN, which is told who."""
     figures, sheets = quality(model, load("face_oracle"), samples), {"samples": sample_sheet(model)}
-    if model.encoder is not None:
+    if isinstance(model, GMVAE) or model.encoder is not None:
         figures["active_units"], figures["kl"] = collapse(model, min(2000, samples))
-    if model.name == "cvaegan":
+    if model.name in ("gmvae", "cvaegan"):
         scores = inpainting(model, min(1000, samples))
         figures["inpaint.psnr"] = mean_psnr(scores)
         figures |= {f"inpaint.{name}.{measure}": value for name, row in scores.items() for measure, value in row.items()}
@@ -356,24 +357,27 @@ def _measure_unseen(model: GMVAE, samples: int) -> Measured:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of `ablate`: a preset, what its data change, how many seeds it has, and what is measured."""
+    """A run of `ablate`: a preset, what its config and data change, how many seeds it has, and what is measured."""
 
     method: str
     preset: str
     measure: Callable[[Any, int], Measured]
     seeds: int = 1
     data: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
 
     @property
     def chosen(self) -> Preset:
         preset = PRESETS[self.method][self.preset]
-        return replace(preset, data=preset.data | self.data)
+        return replace(preset, data=preset.data | self.data, method=replace(preset.method, **self.config))
 
 
 RUNS = {
     "moons": Run("gmvae", "moons", _measure_moons, seeds=3),
     "moons.cvaegan": Run("cvaegan", "moons", _measure_moons, seeds=3),
     "digits": Run("gmvae", "digits", _measure_digits),
+    # The shipped model as it was after as many updates as the baselines make, z_u as training left it; and the baselines.
+    "first": Run("gmvae", "first", _measure_compared, config={"rest_to_scale": False}),
     **{kind: Run(kind, "laptop", _measure_compared) for kind in ("cvaegan", "vae", "cvae", "cgan")},
     # As the paper does it, on unseen people alone; and beside the others with their names.
     "unseen": Run("gmvae", "unseen", _measure_unseen),
@@ -464,13 +468,14 @@ def evaluate(method: GMVAE, card: dict | None = None, *, samples: int = 5000) ->
     }
     compared = {f"{kind}.{name}": stored_figure(runs, kind, name) for kind in COMPARED for name in ("is", "diversity", "fid")}
     others = {
+        "first.active_units": stored_figure(runs, "first", "active_units"),
         "vae.active_units": stored_figure(runs, "vae", "active_units"),
         "unseen.label": stored_figure(runs, "unseen", "label"),
         "unseen.rest": stored_figure(runs, "unseen", "rest"),
         "unseen.beside.label": stored_figure(runs, "unseen.beside", "label"),
         "unseen.beside.rest": stored_figure(runs, "unseen.beside", "rest"),
     }
-    given_the_label = stored_figure(runs, "cvaegan", "inpaint.psnr")
+    inpainted = {f"{name}.inpaint.psnr": stored_figure(runs, name, "inpaint.psnr") for name in ("first", "cvaegan")}
     method.eval()
     made = quality(method, oracle, samples)
     read = probes(method, oracle, samples)
@@ -485,7 +490,7 @@ def evaluate(method: GMVAE, card: dict | None = None, *, samples: int = 5000) ->
         "active_units": collapse(method, min(2000, samples))[0],
         **others,
         "inpaint.psnr": mean_psnr(inpainting(method, min(1000, samples))),
-        "cvaegan.inpaint.psnr": given_the_label,
+        **inpainted,
     }
 
 
