@@ -240,7 +240,7 @@ def test_finished_code_of_the_rest_has_the_priors_moments_and_the_pictures_stay(
     torch.testing.assert_close(*(each.mu_u.std(0) / each.sigma_u.mean(0) for each in (before, codes)), atol=1e-4, rtol=1e-3)
 
 
-def test_normed_classifier_does_not_see_how_small_the_code_is(batch):
+def test_normed_classifier_does_not_see_how_small_the_code_is():
     model = make(classifier_norm=True)
     z_u = torch.randn(64, SMOKE.z_u_dim)
     small, large = (model.adversarial_classifier(scale * z_u) for scale in (0.1, 10.0))

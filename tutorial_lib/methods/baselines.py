@@ -36,6 +36,7 @@ from tutorial_lib.methods.gmvae import (
     kl_loss,
     one_hot,
     reconstruction_loss,
+    reparameterise,
 )
 from tutorial_lib.methods.gmvae import check_batch as check_labelled
 from tutorial_lib.methods.uniform_posterior import (
@@ -365,7 +366,7 @@ class CVAEGAN(nn.Module):
         losses, codes, labels = {}, [], []
         if self.encoder is not None:
             mu, sigma = self.encode(image, label)
-            codes, labels = [mu + sigma * torch.randn_like(mu)], [label]
+            codes, labels = [reparameterise(mu, sigma)], [label]
         if self.judged:
             drawn = draw_labels(len(label), config.n_classes, None, label.device)
             codes += [draw_noise(len(label), config.z_dim, generator=None, device=label.device)]

@@ -236,7 +236,7 @@ def labelled_mean(losses: Tensor, label: Tensor) -> Tensor:
 # ---- the label irrelevant branch: z_u (section 3.2) --------------------------------------------------------------------------
 
 
-def draw(mu: Tensor, sigma: Tensor) -> Tensor:
+def reparameterise(mu: Tensor, sigma: Tensor) -> Tensor:
     """z_u = μ + σ ε, ε ~ N(0, I): the reparameterisation, through which gradients reach μ and σ."""
     return mu + sigma * torch.randn_like(mu)
 
@@ -251,7 +251,7 @@ class LatentCodes:
 
     def sample_u(self) -> Tensor:
         """z_u drawn from q(z_u|x)."""
-        return draw(self.mu_u, self.sigma_u)
+        return reparameterise(self.mu_u, self.sigma_u)
 
 
 def kl_loss(mu: Tensor, sigma: Tensor) -> Tensor:
@@ -422,16 +422,15 @@ class GMVAE(nn.Module):
         self.decoder = Decoder(config, config.z_s_dim + config.z_u_dim)
         self.discriminator = Discriminator(config)  # D
 
+        rates = {self.mixture: config.mixture_rate, self.adversarial_classifier: config.classifier_rate}
+
         def adam(*modules: nn.Module) -> torch.optim.Adam:
-            rates = [config.mixture_rate if module is self.mixture else config.learning_rate for module in modules]
-            groups = [{"params": list(module.parameters()), "lr": rate} for module, rate in zip(modules, rates, strict=True)]
+            groups = [{"params": list(m.parameters()), "lr": rates.get(m, config.learning_rate)} for m in modules]
             return torch.optim.Adam(groups, betas=config.betas)
 
         self.optimizers = {
             "mixture": adam(self.label_encoder, self.mixture),
-            "classifier": torch.optim.Adam(
-                self.adversarial_classifier.parameters(), lr=config.classifier_rate, betas=config.betas
-            ),
+            "classifier": adam(self.adversarial_classifier),
             "discriminator": adam(self.discriminator),
             "autoencoder": adam(self.label_encoder, self.rest_encoder, self.decoder),
         }
@@ -581,7 +580,8 @@ class GMVAE(nn.Module):
             with torch.no_grad():
                 posterior = self.posterior(image)
         for _ in range(self.config.classifier_updates):
-            self._update("classifier", classifier_loss(self.adversarial_classifier(draw(*posterior)), label))
+            z_u = reparameterise(*posterior)
+            self._update("classifier", classifier_loss(self.adversarial_classifier(z_u), label))
 
     def stage_two(self, image: Tensor, label: Tensor) -> dict[str, Tensor]:
         """One update each of C, of D, and of the encoders with the decoder."""

@@ -335,7 +335,7 @@ def _measure_digits(model: GMVAE, samples: int) -> Measured:
 def _measure_compared(model: Model, samples: int) -> Measured:
     """Quality; of what has an encoder active units and KL; and inpainting by this model and by cVAE-GAN, which is told who."""
     figures, sheets = quality(model, load("face_oracle"), samples), {"samples": sample_sheet(model)}
-    if isinstance(model, GMVAE) or model.encoder is not None:
+    if model.name != "cgan":
         figures["active_units"], figures["kl"] = collapse(model, min(2000, samples))
     if model.name in ("gmvae", "cvaegan"):
         scores = inpainting(model, min(1000, samples))
