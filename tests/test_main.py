@@ -123,6 +123,21 @@ def test_help_can_be_read(command_line, capsys, arguments, words):
     assert words in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--start", "finegan", "mixnmatch_code"],
+        ["--folder", "toy", "finegan"],
+        ["toy", "--preset", "smoke", "--preset", "laptop"],
+        ["finegan", "--photos", ".", "--layout", "cub", "--layout", "folder"],
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_one_line_and_status_2(command_line, capsys, arguments):
+    assert command_line(["train", *arguments]) == 2
+    assert capsys.readouterr().err == "error: name the method first, and --preset and --layout once\n"
+    assert not Path("runs").exists()
+
+
 def test_sample_writes_the_same_sheet_for_the_same_seed(trained):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         assert trained(["sample", "toy", "--n", "4", "--out", f"{name}.png", "--seed", str(seed)]) == 0

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 
-from photo_layouts import write_cub, write_folder
+from photo_layouts import write_cub, write_folder, write_picture
 
 from tutorial_lib.data.photos import CUB
-from tutorial_lib.training import checkpoints
+from tutorial_lib.training import checkpoints, presets
 
 BOXES = [(40, 20, 30, 40), (5, 2, 20, 12), (80, 30, 40, 50), (20, 10, 90, 60)]
 SHORT = ["--run.steps", "3", "--run.batch-size", "2", "--run.snapshot-every", "3", "--run.precision", "fp32"]
@@ -105,6 +106,23 @@ def test_missing_stage_is_to_be_trained_on_the_same_photographs(command_line, ca
     assert capsys.readouterr().err.endswith(f"python -m tutorial_lib {command}\n")
 
 
+def test_photographs_do_not_start_from_networks_of_other_pictures_unasked(command_line, capsys, monkeypatch):
+    write_folder(Path("mine"), BOXES)
+    smoke = presets.PRESETS["finegan"]["smoke"]
+    start = "runs/finegan_first/model.safetensors"
+    monkeypatch.setitem(presets.PRESETS["finegan"], "smoke", replace(smoke, start=start))
+    checkpoints.save(presets.build(smoke.method), start, card={"data": {"name": "PaperBirds"}})
+    train = ["train", "finegan", "--preset", "smoke", "--photos", "mine", *SHORT]
+    assert command_line(train) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {start} was trained on PaperBirds, this run is on PhotoFolder. The stage before this one")
+    assert error.endswith("train finegan --preset first --folder runs/finegan_first --photos mine --layout folder\n")
+    assert not Path("runs/finegan").exists()
+    Path("chosen.safetensors").write_bytes(Path(start).read_bytes())
+    Path("chosen.json").write_bytes(Path(start).with_suffix(".json").read_bytes())
+    assert command_line([*train, "--start", "chosen.safetensors"]) == 0
+
+
 def test_check_says_that_a_copy_is_right_and_draws_samples(command_line, monkeypatch, capsys):
     monkeypatch.setattr(CUB, "counts", {"all": 3, "train": 2, "test": 1})
     write_cub(Path("birds"))
@@ -132,6 +150,25 @@ def test_check_counts_what_is_wrong_and_draws_nothing(command_line, capsys):
     assert command_line(["data", "check", "folder", "mine"]) == 2
     error = capsys.readouterr().err
     assert "e.png: x, y, width, height = 100, 0, 50, 50 reaches out of the picture of 120 x 80 pixels (and 1 more)" in error
+    assert not Path("photos.png").exists()
+
+
+@pytest.mark.parametrize("sheet", [[], ["--sheet", "new/sheet.png"]])
+def test_sheet_does_not_go_among_the_pictures(command_line, capsys, monkeypatch, sheet):
+    monkeypatch.chdir(write_folder(Path("mine"), None))
+    assert command_line(["data", "check", "folder", ".", *sheet]) == 2
+    assert "would lie among the pictures of .: --sheet PATH puts it elsewhere" in capsys.readouterr().err
+    assert [path.name for path in Path().iterdir()] == ["images"]
+    assert command_line(["data", "check", "folder", ".", "--sheet", "../sheet.png"]) == 0
+
+
+@pytest.mark.parametrize("small", ["images/b.png", "masks/b.png"])
+def test_check_finds_the_sizes_that_training_refuses(command_line, capsys, small):
+    write_folder(Path("mine"), BOXES * 6, masks=True)
+    Path("mine/boxes.csv").unlink()
+    write_picture(Path("mine") / small, 10, 10)  # not one of those that are drawn
+    assert command_line(["data", "check", "folder", "mine"]) == 2
+    assert f"mine/{small} is 10 x 10 pixels" in capsys.readouterr().err
     assert not Path("photos.png").exists()
 
 

@@ -33,7 +33,7 @@ from torchvision.utils import save_image
 from tutorial_lib.data import download
 from tutorial_lib.training import checkpoints
 from tutorial_lib.training.loop import Progress, RunSettings, averaged_weights, choose_precision, train
-from tutorial_lib.training.presets import METHODS, PHOTOS, PRESETS, Preset, build, on_photos
+from tutorial_lib.training.presets import DATA, METHODS, PHOTOS, PRESETS, Preset, build, on_photos
 
 MethodName = Annotated[Literal[tuple(METHODS)], tyro.conf.Positional]
 Layout = Literal[tuple(PHOTOS)]
@@ -74,36 +74,51 @@ def train_command(method_name: str, preset_name: str, photos_layout: str | None 
         def __call__(self) -> None:
             if self.photos is None and self.layout != "folder":
                 raise ValueError(f"layout: {self.layout} needs --photos, the folder it lies in")
+            # The defaults here are those of what `parse` has found among the words.
+            layout = None if self.photos is None else self.layout
+            if (self.method, self.preset, layout) != (method_name, preset_name, photos_layout):
+                raise ValueError("name the method first, and --preset and --layout once")
             data = self.data if self.photos is None else {"root": self.photos, **self.data}
             preset = Preset(self.config, data, chosen.source, self.run, self.start, chosen.anew)
-            run_training(preset, self.folder, self.resume)
+            run_training(preset, self.folder, self.resume, own_start=self.start == chosen.start)
 
     return Train
 
 
-def start_from(method: torch.nn.Module, preset: Preset) -> dict[str, Any]:
-    """`checkpoints.start_from`; if there is no such checkpoint, but an earlier stage that makes it, the error names that."""
+def start_from(method: torch.nn.Module, preset: Preset, own: bool) -> dict[str, Any]:
+    """`checkpoints.start_from`; if an earlier stage makes the checkpoint, the error names that.
+
+    own: the start is the preset's own, and was trained on the data set that this run is on, or CheckpointError is raised.
+    """
+    wanted = DATA[preset.source].__name__
     try:
-        return checkpoints.start_from(method, preset.start, anew=preset.anew)
+        found = checkpoints.card(preset.start).get("data", {}).get("name", wanted)
     except FileNotFoundError as error:
-        photos = f" --photos {preset.data['root']} --layout {preset.source}" if "root" in preset.data else ""
-        stages = {f"runs/{name}": f"{name}{photos}, with the preset of this one" for name in PRESETS}
-        for name, presets in PRESETS.items():
-            stages |= {f"runs/{name}_{p}": f"{name} --preset {p} --folder runs/{name}_{p}{photos}" for p in presets}
-        if (folder := Path(preset.start).parent.as_posix()) not in stages:
-            raise
-        message = f"{error}. The stage before this one makes it: python -m tutorial_lib train {stages[folder]}"
-        raise FileNotFoundError(message) from error
+        raise FileNotFoundError(f"{error}{stage_before(preset)}") from error
+    if own and found != wanted:
+        message = f"{preset.start} was trained on {found}, this run is on {wanted}"
+        raise checkpoints.CheckpointError(f"{message}{stage_before(preset)}")
+    return checkpoints.start_from(method, preset.start, anew=preset.anew)
 
 
-def run_training(preset: Preset, folder: Path, resume: bool) -> None:
+def stage_before(preset: Preset) -> str:
+    """The sentence that says how to make the checkpoint that a preset starts from; empty if no preset makes it."""
+    photos = f" --photos {preset.data['root']} --layout {preset.source}" if "root" in preset.data else ""
+    stages = {f"runs/{name}": f"{name}{photos}, with the preset of this one" for name in PRESETS}
+    for name, presets in PRESETS.items():
+        stages |= {f"runs/{name}_{p}": f"{name} --preset {p} --folder runs/{name}_{p}{photos}" for p in presets}
+    made = stages.get(Path(preset.start).parent.as_posix())
+    return f". The stage before this one makes it: python -m tutorial_lib train {made}" if made else ""
+
+
+def run_training(preset: Preset, folder: Path, resume: bool, own_start: bool) -> None:
     """Train into `folder`, with a sample sheet at every snapshot, and say where things are."""
     from accelerate import Accelerator
 
     accelerator, run = Accelerator(), preset.run
     torch.manual_seed(run.seed)
     method = build(preset.method)
-    about = {} if preset.start is None else {"start": start_from(method, preset)}
+    about = {} if preset.start is None else {"start": start_from(method, preset, own_start)}
 
     def draw(progress: Progress) -> None:
         if progress.step % run.snapshot_every and progress.step != progress.steps:
@@ -232,11 +247,13 @@ class Check:
     path: Annotated[Path, tyro.conf.Positional]
     """The folder it lies in."""
     sheet: Path = Path("photos.png")
-    """Where the samples go."""
+    """Where the samples go; not into the folder that is looked over."""
     partial: bool = False
     """Take what is there: pictures may be missing."""
 
     def __call__(self) -> None:
+        if self.sheet.resolve().is_relative_to(self.path.expanduser().resolve()):
+            raise ValueError(f"{self.sheet} would lie among the pictures of {self.path}: --sheet PATH puts it elsewhere")
         kind = PHOTOS[self.layout]
         options = {"partial": True} if self.partial else {}
         if self.partial and "partial" not in inspect.signature(kind).parameters:

@@ -57,10 +57,17 @@ def test_changed_source_throws_the_cache_away(tmp_path):
     assert len(list(tmp_path.glob("set-*"))) == 1
 
 
-@pytest.mark.parametrize("name", ["pictures.bin", "index.npz", "cache.json"])
-def test_damaged_cache_is_built_again(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "damaged"),
+    [
+        *((name, lambda content: content[:-10]) for name in ("pictures.bin", "index.npz", "cache.json")),
+        ("index.npz", lambda content: b""),
+        ("cache.json", lambda content: b"[]"),
+    ],
+)
+def test_damaged_cache_is_built_again(tmp_path, name, damaged):
     path = cached(KEY, "a", rows, length=3, folder=tmp_path).folder / name
-    path.write_bytes(path.read_bytes()[:-10])
+    path.write_bytes(damaged(path.read_bytes()))
     again = cached(KEY, "a", rows, length=3, folder=tmp_path)
     np.testing.assert_array_equal(again.picture("image", 2), list(rows())[2][0]["image"])
 

@@ -18,7 +18,10 @@ CONTENT = bytes(range(256)) * 40
 
 @pytest.fixture
 def server():
-    """Has CONTENT at every path. `asked`: the Range headers; `honest`: whether it heeds them; `gives`: how much it sends."""
+    """Has CONTENT at every path. `asked`: the Range headers; `honest`: whether it heeds them; `gives`: how much it sends.
+
+    Under /chunked it does not say how long that is, under /slow it does not hang up, and what is under /strange is no HTTP.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -32,20 +35,32 @@ def server():
                 self.send_error(416)
                 return
             rest = server.content[start:]
+            if self.path.endswith("strange"):
+                self.wfile.write(b"220 ready\r\n")
+                return
+            chunked = self.path.endswith("chunked")
             self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(rest)))
+            self.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(rest)))))
             self.end_headers()
+            if chunked:
+                self.wfile.write(b"%x\r\n" % len(rest))
             self.wfile.write(rest[: server.gives])
+            if chunked and server.gives is None:
+                self.wfile.write(b"\r\n0\r\n\r\n")
+            if self.path.endswith("slow") and server.gives is not None:
+                server.over.wait(60)
 
         def log_message(self, *arguments):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.asked, server.honest, server.gives = CONTENT, [], True, None
+    server.over = threading.Event()
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
+    server.over.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -61,12 +76,21 @@ def test_file_arrives(server, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_broken_download_goes_on_where_it_stopped(server, tmp_path):
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("file", "file broke off after 1000 of 10240 bytes"),
+        ("chunked", "chunked broke off after 1000 bytes"),
+        ("slow", "slow: TimeoutError, timed out"),
+    ],
+)
+def test_broken_download_goes_on_where_it_stopped(server, tmp_path, monkeypatch, path, message):
+    monkeypatch.setattr(module, "TIMEOUT", 1)
     server.gives = 1000
-    with pytest.raises(OSError, match="broke off|IncompleteRead|1000"):
-        download(f"{server.url}/file", tmp_path / "file", md5(CONTENT))
+    with pytest.raises(OSError, match=f"^{server.url}/{message}; the same command goes on from there$"):
+        download(f"{server.url}/{path}", tmp_path / "file", md5(CONTENT))
     server.gives = None
-    download(f"{server.url}/file", tmp_path / "file", md5(CONTENT))
+    download(f"{server.url}/{path}", tmp_path / "file", md5(CONTENT))
     assert server.asked == [None, "bytes=1000-"]
     assert (tmp_path / "file").read_bytes() == CONTENT
 
@@ -93,6 +117,11 @@ def test_another_file_than_published_is_refused_and_removed(server, tmp_path):
 def test_address_that_is_gone_is_named(server, tmp_path):
     with pytest.raises(OSError, match="/gone: .*404"):
         download(f"{server.url}/gone", tmp_path / "file", md5(CONTENT))
+
+
+def test_reply_that_is_no_http_is_named(server, tmp_path):
+    with pytest.raises(OSError, match="/strange: BadStatusLine, 220 ready; the same command"):
+        download(f"{server.url}/strange", tmp_path / "file", md5(CONTENT))
 
 
 def test_host_that_is_not_there_is_named(tmp_path):

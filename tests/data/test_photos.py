@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 from torchvision import datasets, tv_tensors
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -181,6 +182,13 @@ def test_subfolders_are_labels(tmp_path):
     assert data.batch(range(3))["label"].tolist() == [0, 0, 1]
 
 
+def test_hidden_folders_are_left_out(tmp_path):
+    for name in ("dog/b", "cat/a", ".thumbs/a", "cat/.thumbs/a"):
+        write_picture(tmp_path / ".mine" / "images" / f"{name}.png", 40, 40)
+    data = PhotoFolder(tmp_path / ".mine", size=16)
+    assert [(photo.path.stem, photo.values["label"]) for photo in data.photos] == [("a", 0), ("b", 1)]
+
+
 def test_masks_may_be_of_another_kind_and_of_values_0_and_1(tmp_path):
     write_picture(tmp_path / "images" / "a.jpg", 40, 40)
     write_mask(tmp_path / "masks" / "a.png", 40, 40, (10, 20, 20, 10), value=1)
@@ -211,10 +219,12 @@ def test_what_is_transparent_in_a_mask_is_not_the_object(tmp_path):
         ("file,x,y,width,height\na.png,1,2,3,4\na.png,1,2,3,4\n", "line 3: a second box for 'a.png'"),
         ("file,x,y,width,height\na.png,1,2,3,4\n", "boxes.csv has no box for 'b.png' (3 pictures without)"),
         ("file,x,y,width,height\nz.png,1,2,3,4\n", "boxes.csv names 'z.png', which is not in"),
+        ('file,x,y,width,height\n"a.png,1,2,3,4\n' + "b.png,1,2,3,4\n" * 10_000, "boxes.csv: field larger than field limit"),
+        ("file,x,y,width,height\na.png,1,2,3,4\n".encode("utf-16"), "boxes.csv: 'utf-8' codec can't decode byte"),
     ],
 )
 def test_what_is_wrong_with_boxes_csv_is_named(folder, text, message):
-    (folder / "boxes.csv").write_text(text)
+    (folder / "boxes.csv").write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
         PhotoFolder(folder, size=32)
 
@@ -263,14 +273,21 @@ def test_picture_that_cannot_be_read_is_named_and_left_out_only_if_asked(folder)
 
 def test_picture_that_is_too_small_is_named(tmp_path):
     write_picture(tmp_path / "tiny.png", 12, 40)
+    data = PhotoFolder(tmp_path, size=32)
     with pytest.raises(ValueError, match="tiny.png is 12 x 40 pixels, expected at least 16"):
-        PhotoFolder(tmp_path, size=32).batch([0])
+        data.batch([0])
+    assert data.problems() == [f"{tmp_path / 'tiny.png'} is 12 x 40 pixels, expected at least 16 on each side"]
 
 
 def test_missing_and_wrong_masks_are_named(folder):
     write_mask(folder / "masks" / "b.png", 60, 80, (1, 1, 5, 5))
+    data = PhotoFolder(folder, size=32)
     with pytest.raises(ValueError, match="masks/b.png is 60 x 80 pixels, its picture 120 x 80"):
-        PhotoFolder(folder, size=32).batch([0])
+        data.batch([0])
+    assert data.problems() == [f"mask {folder / 'masks' / 'b.png'} is 60 x 80 pixels, its picture 120 x 80"]
+    (folder / "masks" / "b.png").write_text("not a picture")
+    (problem,) = data.problems()
+    assert "masks/b.png cannot be read" in problem
     (folder / "masks" / "b.png").unlink()
     with pytest.raises(FileNotFoundError, match="masks/b.png: no such file"):
         PhotoFolder(folder, size=32)
@@ -389,6 +406,9 @@ def test_what_is_wrong_with_dogs_is_named(tmp_path):
     annotation.unlink()
     with pytest.raises(FileNotFoundError, match="n02085620_8: no such file"):
         StanfordDogs(tmp_path)
+    savemat(tmp_path / "train_list.mat", {"labels": [1]})
+    with pytest.raises(ValueError, match="train_list.mat has no file_list. Stanford Dogs: "):
+        StanfordDogs(tmp_path)
     (tmp_path / "train_list.mat").write_text("not MATLAB's")
     with pytest.raises(ValueError, match="train_list.mat is no MATLAB file that can be read"):
         StanfordDogs(tmp_path)
@@ -404,6 +424,9 @@ def test_cars(tmp_path):
     assert len(StanfordCars(tmp_path / "stanford_cars", split="test")) == 2
     (tmp_path / "stanford_cars" / "devkit" / "cars_meta.mat").unlink()
     with pytest.raises(FileNotFoundError, match="cars_meta.mat: no such file or folder. Stanford Cars: "):
+        StanfordCars(tmp_path)
+    savemat(tmp_path / "stanford_cars" / "devkit" / "cars_train_annos.mat", {"something": [1]})
+    with pytest.raises(ValueError, match="cars_train_annos.mat has no annotations. Stanford Cars: "):
         StanfordCars(tmp_path)
 
 
@@ -437,6 +460,16 @@ def test_clevr6_masks_are_the_union_of_the_objects(tmp_path, masks):
     expected = torch.zeros(192, 192)
     expected[60 - 29 : 100 - 29, 100 - 64 : 150 - 64] = 1
     assert torch.equal(mask.as_subclass(torch.Tensor), expected)
+
+
+def test_clevr6_masks_of_two_sizes_are_named(tmp_path):
+    root = write_clevr(tmp_path, masks="each")
+    write_mask(next(root.rglob("CLEVR_val_000000_2.png")), 32, 24, (1, 1, 5, 5))
+    data = CLEVR6(root, size=32, split="val")
+    with pytest.raises(ValueError, match="000000_1.png and .*000000_2.png are of two sizes"):
+        data.batch([0])
+    (problem,) = data.problems()
+    assert "000000_2.png is 32 x 24 pixels, its picture 320 x 240" in problem
 
 
 def test_clevr6_counts_all_scenes(tmp_path, monkeypatch):
@@ -526,3 +559,11 @@ def test_sheet_shows_whole_pictures_with_red_boxes_above_the_objects_views(folde
     red = (sheet[0] > 200) & (sheet[1] < 100) & (sheet[2] < 100)
     rows, _ = torch.where(red)
     assert len(rows) > 100 and rows.max() < 62
+
+
+def test_sheet_of_fewer_pictures_shows_each_once(tmp_path):
+    data = PhotoFolder(write_folder(tmp_path, BOXES[:3]), size=32)
+    sheet = data.sheet(n=12, cell=60)
+    assert torch.equal(sheet, data.sheet(n=3, cell=60))
+    first, second, third = (sheet[:, 2:62, 2 + 62 * i : 62 + 62 * i] for i in range(3))
+    assert not (torch.equal(first, second) or torch.equal(second, third))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -52,6 +53,16 @@ def test_card_says_where_the_weights_come_from_but_not_from_whom(saved):
     assert torch.__version__.startswith(card["versions"]["torch"])
     assert card["parameters"] == sum(p.numel() for p in toy.parameters())
     assert str(path.parent) not in path.with_suffix(".json").read_text()
+
+
+def test_commit_is_not_that_of_a_project_around_the_package(tmp_path, monkeypatch):
+    for command in ("init", "-c user.name=me -c user.email=me@here commit --allow-empty --message first"):
+        subprocess.run(["git", "-C", str(tmp_path), *command.split()], check=True, capture_output=True)
+    monkeypatch.setattr(checkpoints, "REPOSITORY", tmp_path)
+    assert len(checkpoints.commit()) == 40
+    (tmp_path / "site-packages").mkdir()
+    monkeypatch.setattr(checkpoints, "REPOSITORY", tmp_path / "site-packages")
+    assert checkpoints.commit() is None
 
 
 def test_channels_last_and_tied_weights_can_be_saved(make_toy, tmp_path):

@@ -78,6 +78,13 @@ def test_resumed_run_of_two_processes_gives_the_weights_of_one_never_interrupted
             assert torch.equal(parts[name], value), name
 
 
+def test_processes_that_do_not_see_the_same_snapshot_all_stop(two):
+    for rank in (0, 1):
+        said = (two / "apart" / f"said{rank}").read_text()
+        assert f"the snapshot in {two / 'apart' / str(rank)} is not seen by every process" in said
+    assert checkpoints.card(two / "apart" / "0" / "model.safetensors")["steps"] == 3
+
+
 def test_logged_losses_are_means_over_the_processes(two):
     torch.manual_seed(0)
     history = train(GivenCodes(ToyConfig()), Pictures(), RUN, progress=False)

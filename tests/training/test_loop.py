@@ -11,7 +11,8 @@ import torch
 from accelerate import Accelerator
 from toy_method import Pictures, Toy
 
-from tutorial_lib.training import checkpoints
+from tutorial_lib.data.birds import PaperBirds
+from tutorial_lib.training import checkpoints, loop
 from tutorial_lib.training.loop import BatchOrder, RunSettings, _loader, averaged_weights, choose_precision, train
 
 RUN = RunSettings(steps=6, batch_size=4, log_every=2, snapshot_every=3, ema_decay=0.5, decay_from=0.5, precision="fp32")
@@ -134,6 +135,34 @@ def test_snapshot_of_other_data_or_a_later_step_is_refused(make_toy, pictures, t
         with pytest.raises(checkpoints.CheckpointError, match=message):
             train(make_toy(), other, run, tmp_path, resume=True, progress=False)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+class Cropped(Pictures):
+    """Pictures with an argument that may be None."""
+
+    def __init__(self, crop: float | None = None):
+        super().__init__()
+        self.crop = crop
+
+
+@pytest.mark.parametrize(("then", "now"), [(1.0, None), (None, 1.0)])
+def test_snapshot_of_data_with_another_optional_argument_is_refused(make_toy, tmp_path, then, now):
+    train(make_toy(), Cropped(then), RUN, tmp_path, progress=False)
+    with pytest.raises(checkpoints.CheckpointError, match=f"made with data.crop = {then}, this run has {now}"):
+        train(make_toy(), Cropped(now), RUN, tmp_path, resume=True, progress=False)
+    assert checkpoints.card(tmp_path / "model.safetensors")["data"]["crop"] == then
+
+
+def test_snapshot_that_knows_less_of_its_data_is_resumed(make_toy, pictures, tmp_path, monkeypatch):
+    train(make_toy(CtrlCAt), pictures, RUN, tmp_path, progress=False)
+    monkeypatch.setattr(loop, "_describe", lambda data: {"name": "Pictures", "length": 20, "seed": 0, "crop": 1.0})
+    assert not train(make_toy(), pictures, RUN, tmp_path, resume=True, progress=False).interrupted
+
+
+@pytest.mark.parametrize("option", [{"tied": False}, {"correlation": 0.9}, {"n_birds": 3}, {"wander": 1.0}, {"size": 32}])
+def test_every_option_of_the_birds_is_described(option):
+    plain, other = (loop._describe(PaperBirds(length=2, **arguments)) for arguments in ({}, option))
+    assert {name: value for name, value in other.items() if plain[name] != value} == option
 
 
 def loaded(run: RunSettings, done: int = 0):
@@ -390,6 +419,27 @@ def test_a_folder_with_a_run_is_not_overwritten(make_toy, pictures, tmp_path):
     train(make_toy(), pictures, RUN, tmp_path, progress=False)
     with pytest.raises(FileExistsError, match="holds a run already"):
         train(make_toy(), pictures, RUN, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_model_whose_snapshot_is_gone_is_not_overwritten(make_toy, pictures, tmp_path, resume):
+    train(make_toy(), pictures, RUN, tmp_path, progress=False)
+    (tmp_path / "snapshot.safetensors").unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match="holds a finished model and no snapshot to go on from: remove it, or choose"):
+        train(make_toy(), pictures, dataclasses.replace(RUN, seed=1), tmp_path, resume=resume, progress=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_finished_run_that_is_resumed_keeps_its_figures_and_a_longer_one_has_none(make_toy, pictures, tmp_path):
+    model = tmp_path / "model.safetensors"
+    train(make_toy(), pictures, RUN, tmp_path, progress=False)
+    checkpoints.update_card(model, {"fid": 1.0})
+    before = model.read_bytes()
+    train(make_toy(), pictures, RUN, tmp_path, resume=True, progress=False)
+    assert model.read_bytes() == before and checkpoints.card(model)["figures"] == {"fid": 1.0}
+    train(make_toy(), pictures, dataclasses.replace(RUN, steps=8), tmp_path, resume=True, progress=False)
+    assert checkpoints.card(model)["figures"] == {}
 
 
 def test_snapshot_of_another_config_says_both(make_toy, pictures, tmp_path):

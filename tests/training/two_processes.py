@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from toy_method import GivenCodes, Pictures, Plain, Toy, ToyConfig
 
+from tutorial_lib.training.checkpoints import CheckpointError
 from tutorial_lib.training.distributed import convert_batch_norm
 from tutorial_lib.training.loop import RunSettings, train
 
@@ -21,12 +22,13 @@ def process(rank: int, folder: str, port: int) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "yes"}
-    for part in ("training", "resume", "parts", "norms"):
+    for part in ("training", "resume", "parts", "apart", "norms"):
         (Path(folder) / part).mkdir(exist_ok=True)
     run_training(Path(folder) / "training")
     run_resume(Path(folder) / "resume")
     run_other_number(Path(folder))
     run_parts(Path(folder) / "parts")
+    run_apart(Path(folder) / "apart")
     run_batch_norm(Path(folder) / "norms")
     torch.distributed.destroy_process_group()
 
@@ -69,6 +71,16 @@ def run_parts(folder: Path) -> None:
     method = Plain(ToyConfig())
     train(method, Pictures(), dataclasses.replace(RUN, accumulate=2), progress=False)
     save_file(method.state_dict(), folder / f"state{os.environ['RANK']}.safetensors")
+
+
+def run_apart(folder: Path) -> None:
+    """Resume a run, each process in a folder of its own, and write what is said; only the main process finds its snapshot."""
+    rank = os.environ["RANK"]
+    train(GivenCodes(ToyConfig()), Pictures(), dataclasses.replace(RUN, steps=3), folder / rank, progress=False)
+    try:
+        train(GivenCodes(ToyConfig()), Pictures(), RUN, folder / rank, resume=True, progress=False)
+    except CheckpointError as error:
+        (folder / f"said{rank}").write_text(str(error))
 
 
 def run_batch_norm(folder: Path) -> None:

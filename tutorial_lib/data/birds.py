@@ -256,7 +256,7 @@ class PaperBirds(BatchedDataset):
         if length < 1:
             raise ValueError(f"length must be at least 1, got {length}")
         self.size, self.length, self.seed, self.wander, self.device = size, length, seed, wander, device
-        self.options = {"tied": tied, "correlation": correlation, "n_birds": n_birds}
+        self.tied, self.correlation, self.n_birds = tied, correlation, n_birds
         self.batch([0])  # a wrong size or option fails here, not in the middle of a run
 
     def __len__(self) -> int:
@@ -267,7 +267,8 @@ class PaperBirds(BatchedDataset):
         indices = torch.as_tensor(list(indices), dtype=torch.int64)
         if indices.numel() and int(indices.max()) >= self.length:
             raise IndexError(f"picture {int(indices.max())} of a set of {self.length}")
-        return sample_scene(self.seed, indices, **self.options).to(self.device)
+        options = {"tied": self.tied, "correlation": self.correlation, "n_birds": self.n_birds}
+        return sample_scene(self.seed, indices, **options).to(self.device)
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Render the pictures `indices` together."""

@@ -100,7 +100,7 @@ def _open(place: Path, fingerprint: str) -> PictureCache | None:
         if about["fingerprint"] != fingerprint or (place / "pictures.bin").stat().st_size != about["bytes"]:
             return None
         return PictureCache(place)
-    except (OSError, ValueError, KeyError, StopIteration, BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, StopIteration, BadZipFile):
         return None
 
 

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import IncompleteRead
+from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 
 from tqdm import tqdm
@@ -87,7 +87,11 @@ def get(name: str, root: Path) -> None:
 def download(url: str, file: Path, md5: str) -> None:
     """Load `url` into `file`, through FILE.part, which a later call goes on with. Raises as `get` does."""
     part = file.with_name(f"{file.name}.part")
-    _load(url, part)
+    try:
+        _load(url, part)
+    except (TimeoutError, ConnectionError, HTTPException) as error:  # none of them names the address
+        reason = f"{type(error).__name__}, {str(error).strip()}"
+        raise OSError(f"{url}: {reason}; the same command goes on from there") from error
     with part.open("rb") as stream:
         found = hashlib.file_digest(stream, "md5").hexdigest()
     if found != md5:
@@ -115,18 +119,21 @@ def _load(url: str, part: Path) -> None:
         if free < 2 * left:  # the archive and what is in it
             amounts = f"needs about {2 * left / 2**20:.0f} MiB, free are {free / 2**20:.0f} MiB"
             raise OSError(errno.ENOSPC, f"no disk space for {part.name}: {amounts}", str(part.parent))
+        whole = False
         show = {"unit": "B", "unit_scale": True, "desc": part.name.removesuffix(".part")}
         with (
             suppress(IncompleteRead),
             part.open("ab" if done else "wb") as file,
             tqdm(total=done + left, initial=done, **show) as bar,
         ):
-            while chunk := answer.read(CHUNK):
+            while chunk := answer.read1(CHUNK):  # what has come: `read` would lose it if the rest does not
                 file.write(chunk)
                 bar.update(len(chunk))
+            whole = True  # a reply in chunks, which does not say how long it is, has said its end
     loaded = part.stat().st_size - done
-    if loaded < left:
-        raise OSError(f"{url} broke off after {loaded} of {left} bytes; the same command goes on from there")
+    if loaded < left or not whole:
+        of = f" of {left}" if left else ""
+        raise OSError(f"{url} broke off after {loaded}{of} bytes; the same command goes on from there")
 
 
 def _unpack(file: Path, target: Path) -> None:

@@ -136,6 +136,9 @@ class Photographs(BatchedDataset):
         What is transparent in a mask is black.
         """
         pictures = [read_picture(path, upright=self.upright, backdrop="black") for path in photo.masks]
+        for path, picture in zip(photo.masks, pictures, strict=True):
+            if picture.shape != pictures[0].shape:
+                raise ValueError(f"masks {photo.masks[0]} and {path} are of two sizes")
         covers = [picture.amax(0, keepdim=True) for picture in pictures]
         return torch.stack([(cover > cover.max() / 2).byte() * 255 for cover in covers]).amax(0)
 
@@ -217,9 +220,7 @@ class Photographs(BatchedDataset):
         """The picture uint8 at its own size, its box (the guessed one if there is none), mask and keypoints as tv_tensors."""
         image = tv_tensors.Image(read_picture(photo.path, upright=self.upright))
         height, width = image.shape[-2:]
-        if min(height, width) < SMALLEST:
-            raise ValueError(f"{photo.path} is {width} x {height} pixels, expected at least {SMALLEST} on each side")
-        if problem := box_problem(photo, height, width, strict=self.strict):
+        if problem := size_problem(photo, height, width) or box_problem(photo, height, width, strict=self.strict):
             raise ValueError(problem)
         box = photo.box
         if box is None:
@@ -230,9 +231,8 @@ class Photographs(BatchedDataset):
         sample = {"image": image, "box": boxes}
         if photo.masks:
             mask = self.read_mask(photo)
-            if mask.shape[-2:] != image.shape[-2:]:
-                sizes = f"{mask.shape[-1]} x {mask.shape[-2]} pixels, its picture {width} x {height}"
-                raise ValueError(f"mask {photo.masks[0]} is {sizes}")
+            if problem := mask_problem(photo.masks[0], mask.shape[-2:], height, width):
+                raise ValueError(problem)
             sample["mask"] = tv_tensors.Mask(mask)
         if photo.keypoints is not None:
             points = torch.tensor(photo.keypoints, dtype=torch.float32)
@@ -309,24 +309,34 @@ class Photographs(BatchedDataset):
             )
 
     def problems(self, photos: Sequence[Photo] | None = None) -> list[str]:
-        """What is wrong with pictures (this split's unless told) and boxes, as far as the first bytes of each file tell."""
+        """What is wrong with pictures (this split's unless told), boxes and masks, as far as their files' first bytes tell."""
+
+        def measure(path: Path) -> tuple[int, int]:
+            """Height and width."""
+            try:
+                with Image.open(path) as image:
+                    width, height = image.size
+                    turned = self.upright and image.getexif().get(EXIF_ORIENTATION, 1) > 4
+            except Exception as error:  # Pillow's readers raise whatever their parsers stumble over
+                raise ValueError(f"{path} cannot be read: {error}") from error
+            return (width, height) if turned else (height, width)
 
         def look(photo: Photo) -> str | None:
             try:
-                with Image.open(photo.path) as image:
-                    width, height = image.size
-                    if self.upright and image.getexif().get(EXIF_ORIENTATION, 1) > 4:
-                        width, height = height, width
-            except Exception as error:  # Pillow's readers raise whatever their parsers stumble over
-                return f"{photo.path} cannot be read: {error}"
-            return box_problem(photo, height, width, strict=self.strict)
+                height, width = measure(photo.path)
+                found = size_problem(photo, height, width) or box_problem(photo, height, width, strict=self.strict)
+                masks = (mask_problem(path, measure(path), height, width) for path in photo.masks)
+                return found or next(filter(None, masks), None)
+            except ValueError as error:
+                return str(error)
 
         with ThreadPoolExecutor(8) as pool:
             return [problem for problem in pool.map(look, self.photos if photos is None else photos) if problem]
 
     def sheet(self, n: int = 12, cell: int = 160) -> Tensor:
         """(3, H, W) uint8: n whole pictures spread over the set with their boxes drawn, under each the object's view."""
-        chosen = [self.photos[i * len(self.photos) // n] for i in range(min(n, len(self.photos)))]
+        n = min(n, len(self.photos))
+        chosen = [self.photos[i * len(self.photos) // n] for i in range(n)]
         wholes, views = [], []
         for photo in chosen:
             sample = self.whole(photo)
@@ -353,6 +363,20 @@ def object_window(box: tuple[float, float, float, float], height: int, width: in
     side = max(1, min(round(CROP * max(box_width, box_height)), height, width))
     top, left = round(y + box_height / 2 - side / 2), round(x + box_width / 2 - side / 2)
     return min(max(top, 0), height - side), min(max(left, 0), width - side), side
+
+
+def size_problem(photo: Photo, height: int, width: int) -> str | None:
+    """What is wrong with the size of a picture, if anything."""
+    if min(height, width) >= SMALLEST:
+        return None
+    return f"{photo.path} is {width} x {height} pixels, expected at least {SMALLEST} on each side"
+
+
+def mask_problem(path: Path, size: tuple[int, int], height: int, width: int) -> str | None:
+    """What is wrong with the size (height, width) of a mask of a picture of that height and width, if anything."""
+    if tuple(size) == (height, width):
+        return None
+    return f"mask {path} is {size[1]} x {size[0]} pixels, its picture {width} x {height}"
 
 
 def box_problem(photo: Photo, height: int, width: int, *, strict: bool) -> str | None:
@@ -442,7 +466,14 @@ class PhotoFolder(Photographs):
 
 
 def read_boxes(path: Path) -> dict[str, tuple[float, float, float, float]]:
-    """A file of boxes as a dict from file names. Raises ValueError that names the line for what cannot be read."""
+    """A file of boxes as a dict from file names. Raises ValueError that names it, and the line, for what cannot be read."""
+    try:
+        return _read_boxes(path)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_boxes(path: Path) -> dict[str, tuple[float, float, float, float]]:
     columns = ("file", "x", "y", "width", "height")
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
@@ -462,7 +493,9 @@ def read_boxes(path: Path) -> dict[str, tuple[float, float, float, float]]:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."))
+    """Paths of the picture files in a folder and its subfolders, sorted; what is hidden is left out."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 # ---- published ------------------------------------------------------------------------------------------------------------
@@ -528,8 +561,7 @@ class StanfordDogs(Photographs):
     lists: ClassVar = {"train": "train_list.mat", "test": "test_list.mat", "all": "file_list.mat"}
 
     def list_photos(self) -> list[Photo]:
-        listed = _matlab(self.root / self.lists[self.split], self.about)
-        rows = zip(np.atleast_1d(listed["file_list"]), np.atleast_1d(listed["labels"]), strict=True)
+        rows = zip(*_matlab(self.root / self.lists[self.split], "file_list", "labels", about=self.about), strict=True)
         return [self._photo(str(name), int(label)) for name, label in rows]
 
     def _photo(self, name: str, label: int) -> Photo:
@@ -565,7 +597,7 @@ class StanfordCars(Photographs):
         base = _inside(self.root, "stanford_cars")
         train = self.split == "train"
         annotations = base / ("devkit/cars_train_annos.mat" if train else "cars_test_annos_withlabels.mat")
-        listed = np.atleast_1d(_matlab(annotations, self.about)["annotations"])
+        (listed,) = _matlab(annotations, "annotations", about=self.about)
         boxes = {str(row["fname"]): [float(row[f"bbox_{edge}"]) for edge in ("x1", "y1", "x2", "y2")] for row in listed}
         _require(base / "devkit" / "cars_meta.mat", self.about)
         _require(base / ("cars_train" if train else "cars_test"), self.about)
@@ -747,14 +779,18 @@ def _table(path: Path, *kinds: type, about: str) -> Iterator[tuple]:
             raise ValueError(f"{path}, line {number}: cannot be read: {line!r}. {about}") from None
 
 
-def _matlab(path: Path, about: str) -> dict[str, Any]:
+def _matlab(path: Path, *names: str, about: str) -> list[np.ndarray]:
+    """The rows of variables in a MATLAB file."""
     from scipy.io import loadmat
 
     _require(path, about)
     try:
-        return loadmat(path, squeeze_me=True)
+        found = loadmat(path, squeeze_me=True)
     except Exception as error:  # whatever its parser stumbles over
         raise ValueError(f"{path} is no MATLAB file that can be read: {error}. {about}") from error
+    if missing := [name for name in names if name not in found]:
+        raise ValueError(f"{path} has no {', '.join(missing)}. {about}")
+    return [np.atleast_1d(found[name]) for name in names]
 
 
 @contextmanager

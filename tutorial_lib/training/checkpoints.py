@@ -59,7 +59,8 @@ def save(method: nn.Module, path: str | Path, *, card: Mapping[str, Any]) -> Pat
     """Write `method` to `path` (*.safetensors) and its card to the same name with .json.
 
     `card` adds what only the caller knows (data, run, steps, images, seconds); method, config, parameters, machine,
-    versions, commit and the file's SHA-256 are filled in here. Raises OSError if the disk has no room for the file.
+    versions, commit and the file's SHA-256 are filled in here. Measured figures stay if the file is the one that was there.
+    Raises OSError if the disk has no room for the file.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -74,8 +75,8 @@ def save(method: nn.Module, path: str | Path, *, card: Mapping[str, Any]) -> Pat
         "versions": versions(),
         "commit": commit(),
         "sha256": sha256(path),
-        "figures": dict(card.get("figures", {})),
     }
+    filled["figures"] = dict(card.get("figures") or _figures(path, filled["sha256"]))
     write_text(json.dumps(filled, indent=2) + "\n", path.with_suffix(".json"))
     return path
 
@@ -256,13 +257,15 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The repository's commit, with "+changes" if files differ from it; None outside a repository."""
+    """The repository's commit, with "+changes" if files differ from it; None outside a repository, or inside another one."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(REPOSITORY), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != REPOSITORY.resolve():
+            return None  # installed in somebody's project
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
@@ -275,6 +278,15 @@ def _replace(path: Path, write: Any) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _figures(path: Path, digest: str) -> dict[str, float]:
+    """The figures on the card that lies beside `path`, if it is the card of this very file."""
+    try:
+        about = card(path)
+    except CheckpointError:  # there is none yet, or a damaged one
+        return {}
+    return about.get("figures", {}) if about.get("sha256") == digest else {}
 
 
 def _some(names: set[str]) -> str:

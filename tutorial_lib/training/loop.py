@@ -145,8 +145,9 @@ def train(
 
     Ctrl-C (or SIGTERM) finishes the step, writes a snapshot and returns with `history.interrupted`; a second Ctrl-C stops
     at once. Raises FloatingPointError (naming loss and step) if a loss is not finite, CheckpointError if the snapshot
-    is of another method, config, run or data set, or of a later step than the last, FileExistsError if the folder
-    holds a run and `resume` is not set, OSError if the disk is full.
+    is of another method, config, run or data set, or of a later step than the last, or if not every process sees it,
+    FileExistsError if the folder holds a run and `resume` is not set, or a model and no snapshot, OSError if the disk is
+    full.
     """
     if accelerator is None:
         from accelerate import Accelerator
@@ -184,6 +185,10 @@ def train(
             restore_rng(tensors, accelerator)
         else:
             torch.manual_seed(_mix(run.seed, accelerator.process_index, done))
+    if len(accelerator.gather(torch.tensor([done], device=device)).unique()) > 1:
+        raise checkpoints.CheckpointError(
+            f"the snapshot in {folder} is not seen by every process: the folder must be on a disk that all machines share"
+        )
     accelerator.wait_for_everyone()
     if folder is not None and accelerator.is_main_process:
         lines = "".join(json.dumps(record) + "\n" for record in history.records)
@@ -358,8 +363,14 @@ def _check(data: Dataset, run: RunSettings, snapshot: Path | None, resume: bool,
         raise ValueError(f"batch_size {run.batch_size} cannot be divided among {run.accumulate} parts{among}")
     if resume and snapshot is None:
         raise ValueError("resume: there is no folder to resume from (folder is None)")
-    if snapshot is not None and snapshot.exists() and not resume:
+    if snapshot is None:
+        return
+    if snapshot.exists() and not resume:
         raise FileExistsError(f"{snapshot.parent} holds a run already: resume it, remove it, or choose another folder")
+    if snapshot.with_name("model.safetensors").exists() and not snapshot.exists():
+        raise FileExistsError(
+            f"{snapshot.parent} holds a finished model and no snapshot to go on from: remove it, or choose another folder"
+        )
 
 
 def _mix(*numbers: int) -> int:
@@ -465,6 +476,7 @@ def _records(path: Path, until: int) -> list[dict[str, float]]:
 
 def _describe(data: Dataset) -> dict[str, Any]:
     """Name, length, and the constructor's arguments where they are attributes of the same names, as in scikit-learn."""
-    arguments = {name: getattr(data, name, None) for name in inspect.signature(type(data).__init__).parameters}
-    kept = {name: value for name, value in arguments.items() if isinstance(value, bool | int | float | str)}
+    names = inspect.signature(type(data).__init__).parameters
+    arguments = {name: getattr(data, name) for name in names if hasattr(data, name)}
+    kept = {name: value for name, value in arguments.items() if isinstance(value, bool | int | float | str | None)}
     return {"name": type(data).__name__, "length": len(data), **kept}

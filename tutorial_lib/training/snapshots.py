@@ -79,8 +79,9 @@ def read_snapshot(
     now = {"method": method.name, **_prefixed("config", config_dict(method))}
     now |= _prefixed("run", {key: getattr(run, key) for key in ("seed", "batch_size", "ema_decay")})
     then = {"method": state["method"], **_prefixed("config", state["config"]), **_prefixed("run", state["run"])}
-    now |= _prefixed("data", data)
-    then |= _prefixed("data", state.get("data", data))
+    described = state.get("data", {})  # older versions described less: what is not there is not known to be another
+    now |= _prefixed("data", {key: data.get(key) for key in described})
+    then |= _prefixed("data", described)
     for key, value in now.items():
         if then.get(key) != value:
             raise CheckpointError(f"{path} was made with {key} = {then.get(key)!r}, this run has {value!r}")
