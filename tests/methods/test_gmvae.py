@@ -463,6 +463,19 @@ def test_adversarial_loss_reaches_the_decoder(batch):
     assert not torch.allclose(*found)
 
 
+def test_discriminator_joins_after_so_many_updates_of_the_decoder(batch):
+    model = make(adversarial_from=2, stage_one_updates=2)
+    joined = []
+    for _ in range(8):
+        before = snapshot(model)
+        losses = model.training_step(batch)
+        if "rec" in losses:  # a step of stage two
+            joined.append("d" in losses)
+            assert ("adversarial" in losses) == ("discriminator" in moved(before, model)) == joined[-1]
+            assert "decoder" in moved(before, model)
+    assert joined == [False, False, True, True]
+
+
 def test_mixture_learns_slower_after_each_decay(batch):
     model = make(mixture_decay_every=2, mixture_decay=0.1)
     sizes = []
@@ -609,6 +622,7 @@ def test_reparameterisation_has_the_moments_of_the_posterior():
         ({"network": "resnet"}, "network must be .*'resnet'"),
         ({"n_classes": 1}, "n_classes must be at least 2, got 1"),
         ({"classifier_updates": -1}, "classifier_updates must not be negative, got -1"),
+        ({"adversarial_from": -1}, "adversarial_from must not be negative, got -1"),
         ({"z_u_dim": 0}, "z_u_dim must be at least 1, got 0"),
         ({"mixture_decay": 2.0}, "mixture_decay .*got 2.0"),
         ({"encoder": ((4, 3),)}, r"encoder needs layers .*\(\(4, 3\),\)"),
@@ -665,10 +679,10 @@ def test_baseline_trains_all_it_has(kind, batch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_baseline_has_the_networks_of_the_method(kind):
-    config, base = PRESETS[kind]["laptop"].method, PRESETS["gmvae"]["first"].method
+    config, base = PRESETS[kind]["laptop"].method, PRESETS["gmvae"]["compared"].method
     names = ("encoder", "encoder_head", "decoder", "discriminator", "reconstruction_weight", "learning_rate", "betas")
     assert all(getattr(config, name) == getattr(base, name) for name in names)
-    assert PRESETS[kind]["laptop"].run.steps * base.stage_one_updates == PRESETS["gmvae"]["first"].run.steps
+    assert PRESETS[kind]["laptop"].run.steps * base.stage_one_updates == PRESETS["gmvae"]["compared"].run.steps
 
 
 @pytest.mark.parametrize("kind", KINDS)

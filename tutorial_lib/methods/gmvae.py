@@ -91,6 +91,7 @@ class GMVAEConfig(NetworkConfig):
     likelihood_weight: float = 0.1  # λ_lkd
     uniform_weight: float = 1.0  # of L_E
     stage_one_updates: int = 3  # for each update of stage two
+    adversarial_from: int = 0  # updates of stage two before D joins (published: none)
     classifier_rate: float = 5e-4  # of C
     # Updates of C on every batch, besides the one of stage two (published: none). Without them C ran so far behind E_u that it
     # was undecided where a linear probe was not: L_E was at its least, and the label in z_u.
@@ -111,8 +112,9 @@ class GMVAEConfig(NetworkConfig):
         for name in ("z_s_dim", "z_u_dim", "stage_one_updates", "mixture_decay_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.classifier_updates < 0:
-            raise ValueError(f"classifier_updates must not be negative, got {self.classifier_updates}")
+        for name in ("classifier_updates", "adversarial_from"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.mixture_decay <= 1:
             raise ValueError(f"mixture_decay must lie in [0, 1], got {self.mixture_decay}")
 
@@ -586,37 +588,43 @@ class GMVAE(nn.Module):
     def stage_two(self, image: Tensor, label: Tensor) -> dict[str, Tensor]:
         """One update each of C, of D, and of the encoders with the decoder."""
         config = self.config
+        earlier = max(0, int(self.step) - 1) // config.stage_one_updates  # updates of stage two
+        judged = earlier >= config.adversarial_from
         codes = self.encode(image)
         z_u = codes.sample_u()
-        drawn = draw_labels(len(label), config.n_classes, None, label.device)
-        label_new = torch.where(label < 0, label, drawn)
-        with torch.no_grad():
-            z_s_new, z_u_new = self.sample_codes(label_new)
-        pictures = self.decode(torch.cat([codes.z_s, z_s_new]), torch.cat([z_u, z_u_new]))
-        labels = torch.cat([label, label_new])
+        z_s, z, labels = codes.z_s, z_u, label
+        if judged:
+            drawn = draw_labels(len(label), config.n_classes, None, label.device)
+            label_new = torch.where(label < 0, label, drawn)
+            with torch.no_grad():
+                z_s_new, z_u_new = self.sample_codes(label_new)
+            z_s, z, labels = torch.cat([z_s, z_s_new]), torch.cat([z, z_u_new]), torch.cat([label, label_new])
+        pictures = self.decode(z_s, z)
 
         c = classifier_loss(self.adversarial_classifier(z_u.detach()), label)
         self._update("classifier", c)
-
-        fakes = self.discriminator(pictures.detach(), labels).chunk(2)
-        d = config.adversarial_weight * discriminator_loss(self.discriminator(image, label), *fakes)
-        self._update("discriminator", d)
+        losses = {"c": c}
 
         rec = reconstruction_loss(pictures[: len(image)], image)
         lkd = likelihood_loss(self.mixture, codes.z_s, label).mean()  # of an unknown label under the total Gaussian
         kl = kl_loss(codes.mu_u, codes.sigma_u).mean()
         e = uniform_loss(self.adversarial_classifier(z_u).float(), label)
-        adversarial = decoder_loss(*self.discriminator(pictures, labels).chunk(2))
         # E_s: L_rec + λ_lkd L_lkd        E_u: L_rec + L_KL + L_E        decoder: L_rec + L_dec
         codes_loss = config.reconstruction_weight * rec + config.likelihood_weight * lkd
         codes_loss = codes_loss + config.kl_weight * kl + config.uniform_weight * e
         self.optimizers["autoencoder"].zero_grad(set_to_none=True)
         decoder = list(self.decoder.parameters())
         encoders = [*self.label_encoder.parameters(), *self.rest_encoder.parameters()]
-        (config.adversarial_weight * adversarial).backward(inputs=decoder, retain_graph=True)  # moves no encoder
+        if judged:
+            fakes = self.discriminator(pictures.detach(), labels).chunk(2)
+            d = config.adversarial_weight * discriminator_loss(self.discriminator(image, label), *fakes)
+            self._update("discriminator", d)
+            adversarial = decoder_loss(*self.discriminator(pictures, labels).chunk(2))
+            (config.adversarial_weight * adversarial).backward(inputs=decoder, retain_graph=True)  # moves no encoder
+            losses |= {"d": d, "adversarial": adversarial}
         codes_loss.backward(inputs=[*encoders, *decoder])
         self.optimizers["autoencoder"].step()
-        losses = {"rec": rec, "kl": kl, "c": c, "e": e, "d": d, "adversarial": adversarial, "lkd_two": lkd}
+        losses |= {"rec": rec, "kl": kl, "e": e, "lkd_two": lkd}
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _update(self, name: str, loss: Tensor) -> None:
