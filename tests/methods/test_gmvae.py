@@ -219,27 +219,6 @@ def test_mixture_is_fitted_to_a_hundred_codes_of_each_class(batch):
     torch.testing.assert_close(model.mixture.means[label], codes.mean(0))
 
 
-@pytest.mark.parametrize("config", [SMOKE, MOONS], ids=["pictures", "points"])
-def test_finished_code_of_the_rest_has_the_priors_moments_and_the_pictures_stay(config, batch):
-    if config is MOONS:
-        batch = ThreeMoons(length=400).batch(range(400))
-    found = []
-    for scaled in (False, True):
-        model = make(config, rest_to_scale=scaled).eval()
-        with torch.no_grad():
-            model.rest_encoder.out.weight.normal_(0, 0.1)
-            model.rest_encoder.out.bias.uniform_(-2, 2)
-            model.finish([batch])
-            found.append((model.reconstruct(batch["image"]), model.encode(batch["image"])))
-    (pictures, before), (again, codes) = found
-    torch.testing.assert_close(again, pictures, atol=1e-4, rtol=1e-4)
-    spread = codes.mu_u.var(0, correction=0) + codes.sigma_u.square().mean(0)
-    torch.testing.assert_close(codes.mu_u.mean(0), torch.zeros_like(spread), atol=1e-4, rtol=0)
-    torch.testing.assert_close(spread, torch.ones_like(spread), atol=1e-4, rtol=1e-3)
-    # signal and noise are scaled alike
-    torch.testing.assert_close(*(each.mu_u.std(0) / each.sigma_u.mean(0) for each in (before, codes)), atol=1e-4, rtol=1e-3)
-
-
 def test_normed_classifier_does_not_see_how_small_the_code_is():
     model = make(classifier_norm=True)
     z_u = torch.randn(64, SMOKE.z_u_dim)

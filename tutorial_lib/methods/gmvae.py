@@ -91,7 +91,9 @@ class GMVAEConfig(NetworkConfig):
     likelihood_weight: float = 0.1  # λ_lkd
     uniform_weight: float = 1.0  # of L_E
     stage_one_updates: int = 3  # for each update of stage two
-    adversarial_from: int = 0  # updates of stage two before D joins (published: none)
+    # Updates of stage two before D joins (published: none). D pulls a decoder that still draws a blur away from the picture,
+    # and what changes few pixels is found later.
+    adversarial_from: int = 0
     classifier_rate: float = 5e-4  # of C
     # Updates of C on every batch, besides the one of stage two (published: none). Without them C ran so far behind E_u that it
     # was undecided where a linear probe was not: L_E was at its least, and the label in z_u.
@@ -100,7 +102,6 @@ class GMVAEConfig(NetworkConfig):
     # making z_u small, not by leaving the label out: the decoder makes it large again, C lags behind, and codes drawn from
     # N(0, I) are nothing like those the decoder knows.
     classifier_norm: bool = False
-    rest_to_scale: bool = False  # when training ends, z_u gets mean 0 and variance 1, and the decoder undoes it: `scale_rest`
     # The means' and variances' rate is multiplied by `mixture_decay` every so many steps (published: every ten epochs, each
     # of 520 updates of stage two). Without it the variances keep falling, and the codes the decoder knows move away.
     mixture_rate: float = 5e-4
@@ -534,30 +535,15 @@ class GMVAE(nn.Module):
         """After training: fit the mixture to the codes of about a hundred pictures of each class.
 
         Gradient steps bring the deviations down from 1 so slowly that codes drawn from a class end among other classes' codes.
-        With `rest_to_scale` z_u is put in units of its own spread over those pictures.
         """
         codes, labels = [], []
         for batch in batches:
             image, label = check_batch(self.config, batch)
-            codes.append(self.encode(image))
+            codes.append(self.label_encoder(image))
             labels.append(label)
             if sum(map(len, labels)) >= 100 * self.config.n_classes:
                 break
-        self.mixture.fit(torch.cat([code.z_s for code in codes]), torch.cat(labels))
-        if self.config.rest_to_scale:
-            mu, sigma = (torch.cat([getattr(code, name) for code in codes]) for name in ("mu_u", "sigma_u"))
-            self.scale_rest(mu.mean(0), (mu.var(0, correction=0) + sigma.square().mean(0)).sqrt())
-
-    @torch.no_grad()
-    def scale_rest(self, mean: Tensor, spread: Tensor) -> None:
-        """z_u becomes (z_u - mean) / spread, each (d_u,), and every picture stays as it is: the decoder undoes it."""
-        encoder, decoder = self.rest_encoder.out, self.decoder.layers[0][0]
-        d = self.config.z_u_dim
-        encoder.weight[:d] /= spread[:, None]
-        encoder.bias[:d] = (encoder.bias[:d] - mean) / spread
-        encoder.bias[d:] -= 2 * spread.log()
-        decoder.bias += decoder.weight[:, -d:] @ mean
-        decoder.weight[:, -d:] *= spread
+        self.mixture.fit(torch.cat(codes), torch.cat(labels))
 
     def stage_one(self, image: Tensor, label: Tensor) -> dict[str, Tensor]:
         """E_s and the mixture learn each other: one update on L_GM."""
