@@ -267,8 +267,8 @@ class PaperBirds(BatchedDataset):
         indices = torch.as_tensor(list(indices), dtype=torch.int64)
         if indices.numel() and int(indices.max()) >= self.length:
             raise IndexError(f"picture {int(indices.max())} of a set of {self.length}")
-        options = {"tied": self.tied, "correlation": self.correlation, "n_birds": self.n_birds}
-        return sample_scene(self.seed, indices, **options).to(self.device)
+        scene = sample_scene(self.seed, indices, tied=self.tied, correlation=self.correlation, n_birds=self.n_birds)
+        return scene.to(self.device)
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Render the pictures `indices` together."""

@@ -31,7 +31,7 @@ from tutorial_lib.studies.finegan import beside_bars
 from tutorial_lib.studies.oracle import HELD_OUT
 from tutorial_lib.training.checkpoints import load, results, start_from, write_text
 from tutorial_lib.training.loop import averaged_weights, train
-from tutorial_lib.training.presets import PRESETS, Preset, build
+from tutorial_lib.training.presets import PRESETS, Preset, build, compared_with
 
 BARS = {
     "digits.accuracy": (">=", 0.96), "probe.label_from_zs": (">=", 0.95), "probe.label_from_zu_over_chance": ("<=", 1.5),
@@ -412,7 +412,7 @@ def ablate(folder: Path, *, steps: int | None = None, seed: int = 0, samples: in
             preset = run.chosen
             settings = replace(preset.run, seed=number)
             if steps is not None:
-                base = PRESETS["gmvae"]["compared" if run.preset == "laptop" else run.preset]
+                base = PRESETS["gmvae"][compared_with(run.preset)]
                 each = 1 if run.method == "gmvae" else base.method.stage_one_updates
                 settings = replace(settings, steps=max(1, steps // each))
             empty = Stored(name, number, settings.steps, 0.0, {})

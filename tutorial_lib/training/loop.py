@@ -365,9 +365,10 @@ def _check(data: Dataset, run: RunSettings, snapshot: Path | None, resume: bool,
         raise ValueError("resume: there is no folder to resume from (folder is None)")
     if snapshot is None:
         return
-    if snapshot.exists() and not resume:
-        raise FileExistsError(f"{snapshot.parent} holds a run already: resume it, remove it, or choose another folder")
-    if snapshot.with_name("model.safetensors").exists() and not snapshot.exists():
+    if snapshot.exists():
+        if not resume:
+            raise FileExistsError(f"{snapshot.parent} holds a run already: resume it, remove it, or choose another folder")
+    elif snapshot.with_name("model.safetensors").exists():
         raise FileExistsError(
             f"{snapshot.parent} holds a finished model and no snapshot to go on from: remove it, or choose another folder"
         )
