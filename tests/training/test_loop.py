@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from toy_method import Pictures, Toy
 
+from tutorial_lib.data.batched import InMemory
 from tutorial_lib.data.birds import PaperBirds
 from tutorial_lib.training import checkpoints, loop
 from tutorial_lib.training.loop import BatchOrder, RunSettings, _loader, averaged_weights, choose_precision, train
@@ -168,6 +169,11 @@ def test_every_option_of_the_birds_is_described(option):
 def loaded(run: RunSettings, done: int = 0):
     """The batches of one worker, from step `done` on."""
     return iter(_loader(Drawn(), dataclasses.replace(run, workers=1), done, Accelerator()))
+
+
+def test_kept_items_are_described_as_the_data_set_that_made_them():
+    birds = PaperBirds(size=32, length=2, seed=7)
+    assert loop._describe(InMemory(birds)) == loop._describe(birds)
 
 
 def test_workers_draw_other_numbers_with_another_seed_and_after_a_resume():
@@ -431,15 +437,26 @@ def test_a_model_whose_snapshot_is_gone_is_not_overwritten(make_toy, pictures, t
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_finished_run_that_is_resumed_keeps_its_figures_and_a_longer_one_has_none(make_toy, pictures, tmp_path):
+def test_finished_run_that_is_resumed_keeps_its_card_and_a_longer_one_gets_another(make_toy, pictures, tmp_path, monkeypatch):
     model = tmp_path / "model.safetensors"
+    here = {"machine": {"cpu": "old"}, "versions": {"torch": "1"}, "commit": "a" * 40}
+    there = {"machine": {"cpu": "new"}, "versions": {"torch": "2"}, "commit": "b" * 40}
+
+    def made() -> dict:
+        return {name: checkpoints.card(model)[name] for name in here}
+
+    for name, value in here.items():
+        monkeypatch.setattr(checkpoints, name, lambda value=value: value)
     train(make_toy(), pictures, RUN, tmp_path, progress=False)
     checkpoints.update_card(model, {"fid": 1.0})
-    before = model.read_bytes()
+    before, card = model.read_bytes(), checkpoints.card(model)
+    assert made() == here
+    for name, value in there.items():
+        monkeypatch.setattr(checkpoints, name, lambda value=value: value)
     train(make_toy(), pictures, RUN, tmp_path, resume=True, progress=False)
-    assert model.read_bytes() == before and checkpoints.card(model)["figures"] == {"fid": 1.0}
+    assert model.read_bytes() == before and checkpoints.card(model) == card
     train(make_toy(), pictures, dataclasses.replace(RUN, steps=8), tmp_path, resume=True, progress=False)
-    assert checkpoints.card(model)["figures"] == {}
+    assert checkpoints.card(model)["figures"] == {} and made() == there
 
 
 def test_snapshot_of_another_config_says_both(make_toy, pictures, tmp_path):

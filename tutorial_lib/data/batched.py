@@ -66,6 +66,7 @@ class InMemory(BatchedDataset):
 
     def __init__(self, data: BatchedDataset):
         parts = list(data.stream(200))
+        self.source = data
         self.items = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         self.length = len(data)
 

@@ -59,24 +59,26 @@ def save(method: nn.Module, path: str | Path, *, card: Mapping[str, Any]) -> Pat
     """Write `method` to `path` (*.safetensors) and its card to the same name with .json.
 
     `card` adds what only the caller knows (data, run, steps, images, seconds); method, config, parameters, machine,
-    versions, commit and the file's SHA-256 are filled in here. Measured figures stay if the file is the one that was there.
+    versions, commit and the file's SHA-256 are filled in here. If the file is the one that was there, its measured figures
+    stay, and where it was made.
     Raises OSError if the disk has no room for the file.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"path: a checkpoint's name ends in .safetensors, got {path}")
     write_tensors(method.state_dict(), path)
+    digest = sha256(path)
+    earlier = _card_of(path, digest)
+    made = {"machine": machine(), "versions": versions(), "commit": commit()}
     filled = {
         "method": method.name,
         "config": config_dict(method),
         **card,
         "parameters": sum(p.numel() for p in method.parameters()),
-        "machine": machine(),
-        "versions": versions(),
-        "commit": commit(),
-        "sha256": sha256(path),
+        **{name: earlier.get(name, now) for name, now in made.items()},
+        "sha256": digest,
     }
-    filled["figures"] = dict(card.get("figures") or _figures(path, filled["sha256"]))
+    filled["figures"] = dict(card.get("figures") or earlier.get("figures", {}))
     write_text(json.dumps(filled, indent=2) + "\n", path.with_suffix(".json"))
     return path
 
@@ -280,13 +282,13 @@ def _replace(path: Path, write: Any) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _figures(path: Path, digest: str) -> dict[str, float]:
-    """The figures on the card that lies beside `path`, if it is the card of this very file."""
+def _card_of(path: Path, digest: str) -> dict[str, Any]:
+    """The card that lies beside `path`, if it is the card of this very file; else an empty one."""
     try:
         about = card(path)
     except CheckpointError:  # there is none yet, or a damaged one
         return {}
-    return about.get("figures", {}) if about.get("sha256") == digest else {}
+    return about if about.get("sha256") == digest else {}
 
 
 def _some(names: set[str]) -> str:

@@ -43,6 +43,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
+from tutorial_lib.data.batched import InMemory
 from tutorial_lib.training import checkpoints
 from tutorial_lib.training.accumulation import Accumulation
 from tutorial_lib.training.distributed import average_gradients, broadcast, convert_batch_norm
@@ -476,7 +477,11 @@ def _records(path: Path, until: int) -> list[dict[str, float]]:
 
 
 def _describe(data: Dataset) -> dict[str, Any]:
-    """Name, length, and the constructor's arguments where they are attributes of the same names, as in scikit-learn."""
+    """Name, length, and the constructor's arguments where they are attributes of the same names, as in scikit-learn.
+
+    Items that are kept in memory are described as the data set that they were made by.
+    """
+    data = data.source if isinstance(data, InMemory) else data
     names = inspect.signature(type(data).__init__).parameters
     arguments = {name: getattr(data, name) for name in names if hasattr(data, name)}
     kept = {name: value for name, value in arguments.items() if isinstance(value, bool | int | float | str | None)}
