@@ -143,8 +143,17 @@ def test_photographs_bring_the_published_numbers_of_codes_to_the_paper_preset():
         config = on_photos("mixnmatch_code", "paper", layout).method
         codes[layout] = (config.n_backgrounds, config.n_parents, config.n_children)
     assert codes == {"cub": (200, 20, 200), "dogs": (120, 12, 120), "cars": (196, 20, 196)}
+    ds_comgan = on_photos("ds_comgan", "paper", "dogs").method
+    assert (ds_comgan.n_foregrounds, ds_comgan.n_backgrounds) == (120, 120)
     assert on_photos("infogan", "paper", "dogs").method.n_classes == 120
     assert on_photos("finegan", "laptop", "dogs").method == PRESETS["finegan"]["laptop"].method
+
+
+@pytest.mark.parametrize("layout", PHOTOS)
+def test_every_preset_fits_every_layout(layout):
+    for method in PRESETS.keys() - {"oracle", "face_oracle", *SEVERAL_LABELS}:
+        for name in PRESETS[method]:
+            on_photos(method, name, layout)  # a config that contradicts itself raises
 
 
 def test_photographs_bring_their_label():

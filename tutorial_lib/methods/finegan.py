@@ -50,7 +50,7 @@ class JudgeConfig:
     # Weight of R1 (`layers.real_penalty`) on what judges; it then has no normalisation, and binary cross entropy whatever
     # `hinge` says. R1 is computed once in so many steps, with as many times the weight (Karras et al. 2020).
     real_penalty: float = 0.0
-    real_penalty_every: int = 8
+    real_penalty_every: int = 8  # steps from one computation of R1 to the next
 
     def __post_init__(self):
         if self.real_penalty < 0 or self.real_penalty_every < 1:
@@ -96,9 +96,9 @@ class FineGANConfig(JudgeConfig):
     child_width: int = 32
     parent_residuals: int = 3
     child_residuals: int = 2
-    exact_planes: bool = True
+    exact_planes: bool = True  # convolve a code as the nine values that its planes take: the same numbers, less work
+    background_size: int = 126  # pixels a side of what D_b sees
     # Discriminators: (channels, stride) of D_b's 4x4 convolutions; channels of the stride-2 convolutions of D_p and D_c.
-    background_size: int = 126
     background_critic: tuple[tuple[int, int], ...] = ((64, 2), (128, 2), (256, 1))
     object_widths: tuple[int, ...] = (64, 128, 256, 512, 512)
     head_width: int = 512

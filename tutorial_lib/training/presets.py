@@ -782,7 +782,7 @@ def on_photos(method: str, preset: str, layout: str) -> Preset:
     changes: dict[str, Any] = {}
     if preset == "paper" and layout in _PUBLISHED_CODES:
         codes = _PUBLISHED_CODES[layout]
-        changes |= codes | {"n_backgrounds": codes["n_children"], "n_classes": codes["n_children"]}
+        changes |= codes | dict.fromkeys(("n_backgrounds", "n_foregrounds", "n_classes"), codes["n_children"])
     if "label" in known:
         changes["label"] = kind.label
         changes["n_classes"] = kind.n_classes or base.method.n_classes
