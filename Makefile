@@ -29,7 +29,7 @@ lab: setup ## open the course in JupyterLab
 	$(BIN)/python -m jupyterlab --LabApp.extension_manager=readonly --ServerApp.root_dir="$(CURDIR)" \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_FLAGS) notebooks/00_start_here.ipynb
 
-demo: setup ## the panels as pages of their own, for a lecture hall
+demo: setup ## the panels without code, a page for each notebook: for a lecture hall
 	$(BIN)/python scripts/demo.py $(DEMO_FLAGS)
 
 test: lint ## lint, unit tests, and every notebook run from top to bottom; offline
@@ -48,7 +48,8 @@ notebooks: setup ## run every notebook and store its outputs (one: NOTEBOOKS=not
 	$(BIN)/python -m nbconvert --to notebook --inplace --CoalesceStreamsPreprocessor.enabled=True $(NOTEBOOKS)
 
 checkpoints: setup ## retrain what data/checkpoints ships (hours)
-	@echo "Training $(TRAINED), then the ablations: about eighteen hours on one CPU core; less on a GPU."
+	@echo "Training $(TRAINED), then the ablations that are not in data/results yet:"
+	@echo "the training takes sixteen hours on one CPU core; less on a GPU."
 	@echo "Ctrl-C stops with a snapshot; the same command goes on from there."
 	@mkdir -p data/checkpoints
 	@for name in $(TRAINED); do \

@@ -56,7 +56,7 @@ def train_command(method_name: str, preset_name: str, photos_layout: str | None 
         method: Annotated[Literal[tuple(PRESETS)], tyro.conf.Positional] = method_name
         """What to train."""
         preset: Literal[tuple(PRESETS[method_name])] = preset_name
-        """smoke: seconds; laptop: what is shipped, at most two hours on two cores; paper: published size, for GPUs."""
+        """smoke: seconds; laptop: two cores, at most two hours a stage; paper: published size, for GPUs."""
         photos: Path | None = None
         """A folder of photographs to train on, instead of the preset's rendered pictures."""
         layout: Layout = photos_layout or "folder"
