@@ -12,9 +12,11 @@ from tutorial_lib.data.papercut import (
     grid,
     leaf,
     look_up,
+    planes,
     polygon_distance,
     positions,
     rotation,
+    sheets,
     smooth,
     strip,
     uniform,
@@ -144,6 +146,18 @@ def test_looking_up_never_blends_with_another_field():
     at = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [-1.5, 1.5], [0.2, -2.0]])[None, None].expand(3, -1, -1, -1)
     expected = which[:, None, None, None].expand(-1, 1, 1, 4).float()
     torch.testing.assert_close(look_up(stack, which, at), expected, atol=1e-5, rtol=0)
+
+
+def test_sheets_lie_in_memory_as_looking_up_needs_them():
+    stack = torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    laid, which, at = sheets(stack), torch.tensor([2, 0]), torch.zeros(2, 1, 1, 2)
+    assert torch.equal(laid, stack) and torch.equal(look_up(laid, which, at), look_up(stack, which, at))
+    assert laid.transpose(0, 1).is_contiguous() and not stack.transpose(0, 1).is_contiguous()
+
+
+def test_planes_are_positions_x_first():
+    x, y = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(planes(x, y), torch.stack([x, y], -1)) and planes(x, y)[..., 0].is_contiguous()
 
 
 def test_positions_are_pixel_centres_moved_by_the_matrix():

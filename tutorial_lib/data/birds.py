@@ -31,6 +31,7 @@ from tutorial_lib.data.papercut import (
     look_up,
     positions,
     rotation,
+    sheets,
     smooth,
     strip,
     uniform,
@@ -413,7 +414,7 @@ def _tiles(device) -> Tensor:
         (scattered(flower, 13, 7, size=0.24), scattered(dot, 26, 8, size=0.055)),
     ]  # fmt: skip
     tiles = torch.stack([torch.stack(pair) for pair in layers]).float()
-    return torch.nn.functional.pad(tiles, (1, 1, 1, 1), mode="circular").to(device)
+    return sheets(torch.nn.functional.pad(tiles, (1, 1, 1, 1), mode="circular")).to(device)
 
 
 # ---- the birds ------------------------------------------------------------------------------------------------------------
@@ -568,7 +569,7 @@ def _birds(device) -> dict[str, Tensor]:
     birds = _species()
 
     def stack(*parts: str) -> Tensor:
-        return torch.stack([torch.stack([getattr(bird, part)(at) for part in parts]) for bird in birds]).float()
+        return sheets(torch.stack([torch.stack([getattr(bird, part)(at) for part in parts]) for bird in birds]).float())
 
     keypoints = [[bird.keypoints[name] for name in KEYPOINTS] for bird in birds]
     table = {

@@ -26,7 +26,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutorial_lib.data.batched import BatchedDataset, Factors
-from tutorial_lib.data.papercut import Points, blob, disc, grid, leaf, look_up, positions, rotation, strip, uniform, union
+from tutorial_lib.data.papercut import (
+    Points,
+    blob,
+    disc,
+    grid,
+    leaf,
+    look_up,
+    planes,
+    positions,
+    rotation,
+    sheets,
+    strip,
+    uniform,
+    union,
+)
 
 EXPRESSIONS = ("neutral", "scream", "squint", "surprise")
 ILLUMINATIONS = ("frontal", "left", "right", "top", "below")
@@ -453,7 +467,7 @@ def _people(group: int, device) -> _People:
     height = _height(measures, parts, at)
     shade = torch.stack([_shade(height, lamp) for lamp in _LAMPS], 1).flatten(0, 1)
     return _People(
-        torch.stack([parts[name] for name in _STILL]).to(device).transpose(0, 1),  # laid out as `look_up` needs it: no copies
+        sheets(torch.stack([parts[name] for name in _STILL], 1)).to(device),
         shade[:, None].to(device),
         {name: value.flatten().to(device) for name, value in measures.items()},
         {name: value.to(device) for name, value in _dyes(cast, measures).items()},
@@ -504,7 +518,7 @@ def _hairdos(cast: tuple[Person, ...], m: dict[str, Tensor], at: Tensor) -> tupl
     which = torch.tensor([list(styles).index(person[0]) for person in cast])
     u = at[..., 0] / m["width"] * torch.where(m["mirror"] < 0.5, 1.0, -1.0)
     v = (at[..., 1] - _MIDDLE) / m["height"]
-    distance = look_up(stack, which, torch.stack([u, v], -1) / _HAIR_EXTENT) * m["width"][:, None]
+    distance = look_up(sheets(stack), which, planes(u, v) / _HAIR_EXTENT) * m["width"][:, None]
     return distance[:, 0], distance[:, 1]
 
 
@@ -701,7 +715,7 @@ def _pose(scene: Scene, people: _People, size: int) -> _Posed:
     x, y = at.unbind(-1)
     # The chin takes with it what is around it; shoulders and brow stay.
     pulled = y - move["jaw"] * torch.exp(-(((y - 0.7) / 0.3) ** 2))
-    where = torch.stack([x, pulled], -1) / _EXTENT
+    where = planes(x, pulled) / _EXTENT
     still = look_up(people.still, who, where)
     shade = look_up(people.shade, who * len(ILLUMINATIONS) + scene.illumination, where)
     pixel = (2 / size / scale)[:, None, None]

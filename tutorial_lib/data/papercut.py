@@ -108,29 +108,39 @@ def grid(size: int, extent: float) -> Tensor:
     return torch.stack([x, y], -1)
 
 
+def sheets(stack: Tensor) -> Tensor:
+    """The same stack (n, C, S, S), in memory channel by channel: each channel's n fields below each other, one tall sheet."""
+    return stack.transpose(0, 1).contiguous().transpose(0, 1)
+
+
 def look_up(stack: Tensor, which: Tensor, at: Tensor) -> Tensor:
     """Bilinear look-up in a stack of fields, one of which each picture uses.
 
-    stack: (n, C, S, S); which: (B,) indices into n; at: (B, H, W, 2) positions in [-1, 1]^2 of that field.
-    Returns (B, C, H, W). The fields lie below each other in one tall sheet, so that nothing is copied per picture.
+    stack: (n, C, S, S); which: (B,) indices into n; at: (B, H, W, 2) positions in [-1, 1]^2 of that field. Returns
+    (B, C, H, W). The fields lie below each other in one tall sheet; nothing is copied if `sheets` has laid them out so.
     """
     n, channels, size, _ = stack.shape
     sheet = stack.transpose(0, 1).reshape(1, channels, n * size, size).expand(len(which), -1, -1, -1)
     edge = 1 - 1 / size  # never blend with the neighbour in the sheet
     x, y = at.clamp(-edge, edge).unbind(-1)
     y = (y + 1 + 2 * which[:, None, None]) / n - 1
-    return F.grid_sample(sheet, torch.stack([x, y], -1), align_corners=False)
+    return F.grid_sample(sheet, planes(x, y), align_corners=False)
+
+
+def planes(x: Tensor, y: Tensor) -> Tensor:
+    """x and y (B, H, W) as positions (B, H, W, 2), in memory all x, then all y, which is faster to compute with."""
+    return torch.stack([x, y]).movedim(0, -1)
 
 
 def positions(size: int, matrix: Tensor, offset: Tensor) -> Tensor:
     """Where each pixel centre of a size x size picture ([-1, 1]^2, y down) lies after `matrix @ pixel + offset`.
 
-    matrix (B, 2, 2), offset (B, 2) -> (B, size, size, 2).
+    matrix (B, 2, 2), offset (B, 2) -> (B, size, size, 2), in memory as `planes` lays it out.
     """
     line = (torch.arange(size, device=matrix.device) + 0.5) / size * 2 - 1
-    x, y = line[None, None, :, None], line[None, :, None, None]
-    columns = matrix[:, None, None]  # (B, 1, 1, 2, 2)
-    return x * columns[..., 0] + (y * columns[..., 1] + offset[:, None, None])
+    rows = matrix.movedim(1, 0)[..., None, None]  # (2, B, 2, 1, 1)
+    offset = offset.movedim(1, 0)[..., None, None]
+    return (line * rows[:, :, 0] + (line[:, None] * rows[:, :, 1] + offset)).movedim(0, -1)
 
 
 def rotation(angle: Tensor) -> Tensor:
