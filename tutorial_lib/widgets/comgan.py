@@ -1,6 +1,7 @@
 """ComGAN by hand, where the mask's gradient goes; sliders on DS-ComGAN's codes; and its segmenter on pictures."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -36,16 +37,16 @@ def composition_panel(size: int = 64, seed: int = 0) -> Panel:
     birds = PaperBirds(size, length=40, seed=seed)
     axis = torch.linspace(-1, 1, size)
 
-    def ground(k: int) -> Tensor:
-        """The background of bird k with nobody in it."""
+    @cache
+    def scenery(k: int) -> tuple[Tensor, Tensor]:
+        """The picture of bird k, and its background with nobody in it."""
         scene = birds.scenes([k])
-        nobody = torch.tensor([50.0, 50.0])
-        return render(scene.replace(room=torch.cat([nobody, torch.tensor([0.1])]).expand(1, 1, 3)), size)["image"][0]
+        nobody = scene.replace(room=torch.tensor([[[50.0, 50.0, 0.1]]]))
+        return render(scene, size)["image"][0], render(nobody, size)["image"][0]
 
     def draw(state: State):
-        bird = birds.batch([state["bird"]])
-        target = bird["image"][0].as_subclass(Tensor)
-        background = torch.lerp(ground(state["bird"]), target, state["background_knows"]).as_subclass(Tensor)
+        target, ground = scenery(state["bird"])
+        background = torch.lerp(ground, target, state["background_knows"])
         foreground = torch.lerp(target, background, state["alike"])
         inside = state["radius"] - ((axis - state["x"]).square() + (axis[:, None] - state["y"]).square()).sqrt()
         logits = state["bias"] + state["steepness"] * inside[None]
