@@ -1,9 +1,9 @@
 """How long a slider takes from its event in the browser to the painted picture, and what that time goes into.
 
-    python benchmarks/sliders_browser.py [--changes 100] [--drags 5] [notebooks/01_finegan.ipynb …]
+    python benchmarks/sliders_browser.py [--changes 100] [--drags 5] [01_finegan …]
 
-Writes data/results/sliders_browser.json, notebook by notebook. Needs Chromium. Browser and kernel share the machine and its
-clock.
+Without names all panels are measured, and data/results/sliders_browser.json is written, panel by panel. Needs Chromium. Browser
+and kernel share the machine and its clock.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "browser"))
 
-from driver import KERNEL, NOTEBOOKS, PATIENCE, ROOT, PanelPage, chromium, jupyterlab, open_notebook
+from driver import KERNEL, PANELS, PATIENCE, ROOT, PanelPage, chromium, jupyterlab, open_panel
 from playwright.sync_api import sync_playwright
 
 from tutorial_lib.training.checkpoints import machine
@@ -28,14 +28,14 @@ UNDISTURBED = 0.3  # seconds after a key in which nothing is asked of page or ke
 PARTS = ("to_kernel", "kernel", "to_page", "paint")
 
 # Milliseconds since 1970: of the last key, a slider's last new value, the picture's new bytes, and their painting.
-WATCH = """() => {
-    const picture = document.querySelector('.tl-left .tl-picture'), now = () => performance.timeOrigin + performance.now();
+WATCH = """panel => {
+    const picture = panel.querySelector('.tl-left .tl-picture'), now = () => performance.timeOrigin + performance.now();
     window.marks = {key: 0, moved: 0, pictures: [], painted: 0};
     document.addEventListener('keydown', event => (window.marks.key = performance.timeOrigin + event.timeStamp), true);
     const values = {subtree: true, attributeFilter: ['aria-valuenow'], attributeOldValue: true};
     new MutationObserver(changes => {
         if (changes.some(change => change.oldValue !== change.target.ariaValueNow)) window.marks.moved = now();
-    }).observe(document.querySelector('.tl-right'), values);
+    }).observe(panel.querySelector('.tl-right'), values);
     new MutationObserver(async () => {
         window.marks.pictures.push(now());
         await picture.decode().catch(() => null);
@@ -110,7 +110,7 @@ def drag_times(panel: PanelPage, drags: int) -> tuple[list[float], list[int]]:
 
 
 def measure(panel: PanelPage, changes: int, drags: int) -> dict:
-    panel.page.evaluate(WATCH)
+    panel.root.evaluate(WATCH)
     panel.page.evaluate(ASK, TIMED)
     key_times(panel, 10)  # the first pictures are slower
     parts = key_times(panel, changes)
@@ -130,23 +130,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--changes", type=int, default=100)
     parser.add_argument("--drags", type=int, default=5)
-    parser.add_argument("notebooks", nargs="*", type=Path, default=NOTEBOOKS)
+    parser.add_argument("panels", nargs="*", metavar="PANEL", help=f"one of {', '.join(PANELS)}; all if none is named")
     arguments = parser.parse_args()
+    if unknown := set(arguments.panels) - PANELS.keys():
+        parser.error(f"no panel {', '.join(sorted(unknown))}; there are {', '.join(PANELS)}")
     if chromium() is None:
         sys.exit("No Chromium here: install it, for example with: apt-get install chromium")
     result = {"machine": machine(), "targets": TARGETS}
     with TemporaryDirectory() as home, jupyterlab(Path(home)) as lab, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
-        for notebook in arguments.notebooks:
+        for name in arguments.panels or PANELS:
             page = browser.new_page(viewport={"width": 1280, "height": 1400})
             page.set_default_timeout(1000 * PATIENCE)
-            measured = measure(open_notebook(lab, page, notebook), arguments.changes, arguments.drags)
+            measured = measure(open_panel(lab, page, name), arguments.changes, arguments.drags)
             page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
             page.close()
-            result[notebook.stem] = measured
-            RESULTS.write_text(json.dumps(result, indent=2) + "\n")  # minutes lie between two notebooks
-            shares = " + ".join(f"{name.replace('_', ' ')} {measured[f'{name}_ms']}" for name in PARTS)
-            print(f"{notebook.stem}: median {measured['median_ms']} ms ({shares}), 95th percentile {measured['p95_ms']} ms")
+            result[name] = measured
+            if not arguments.panels:
+                RESULTS.write_text(json.dumps(result, indent=2) + "\n")  # minutes lie between two panels
+            shares = " + ".join(f"{part.replace('_', ' ')} {measured[f'{part}_ms']}" for part in PARTS)
+            print(f"{name}: median {measured['median_ms']} ms ({shares}), 95th percentile {measured['p95_ms']} ms")
             print(f"    a drag of 100 events: {measured['drag_pictures']} pictures, the last {measured['drag_ms']} ms after it")
         browser.close()
 

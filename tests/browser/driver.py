@@ -54,7 +54,21 @@ def script(name: str):
 
 
 tagged = script("demo").tagged  # a panel's own cells; the others would take minutes
-NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if tagged(path)]
+
+
+def panels() -> dict[str, nbformat.NotebookNode]:
+    """A page for every panel of the course: under its notebook's name, and from the second one on with a number."""
+    pages = {}
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        page = tagged(notebook)
+        sliders = [cell for cell in page.cells if "sliders" in cell.metadata.get("tags", ())] if page else []
+        for i, own in enumerate(sliders, 1):
+            cells = [cell for cell in page.cells if cell is own or cell not in sliders]
+            pages[notebook.stem + (f"_{i}" if i > 1 else "")] = nbformat.v4.new_notebook(cells=cells, metadata=page.metadata)
+    return pages
+
+
+PANELS = panels()
 
 
 def chromium() -> str | None:
@@ -125,15 +139,14 @@ def jupyterlab(home: Path) -> Iterator[Lab]:
         yield Lab(url, token, folder)
 
 
-def open_notebook(lab: Lab, page, notebook: Path) -> "PanelPage":
-    """Run the tagged cells of a notebook on a page of its own and wait for its panel."""
-    nbformat.write(tagged(notebook), lab.folder / notebook.name)
-    page.goto(f"{lab.url}/lab/workspaces/{notebook.stem}/tree/{notebook.name}?token={lab.token}")
+def open_panel(lab: Lab, page, name: str) -> "PanelPage":
+    """Run the cells that a panel needs in a notebook of its own, on a page of its own, and wait for the panel."""
+    nbformat.write(PANELS[name], lab.folder / f"{name}.ipynb")
+    page.goto(f"{lab.url}/lab/workspaces/{name}/tree/{name}.ipynb?token={lab.token}")
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
     page.wait_for_function(f"{KERNEL}?.status === 'idle'")  # JupyterLab asks which kernel to run on if it is not there yet
     page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    panel = PanelPage(page)
-    panel.notebook = notebook.stem
+    panel = PanelPage(page, name)
     panel.wait()
     panel.settle()
     return panel
@@ -142,10 +155,9 @@ def open_notebook(lab: Lab, page, notebook: Path) -> "PanelPage":
 class PanelPage:
     """The panel on a page. What it offers is found by looking, so that every method's panel can be used alike."""
 
-    def __init__(self, page):
-        self.page = page
+    def __init__(self, page, name: str = ""):
+        self.page, self.name = page, name
         self.root = page.locator(".tl-panel").first
-        self.notebook = ""
         self.picture = self.root.locator(".tl-left .tl-picture").first
 
     def wait(self) -> None:

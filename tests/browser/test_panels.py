@@ -1,10 +1,10 @@
-"""The panel of every notebook that has one, used in a real browser: what it offers is found by looking."""
+"""Every panel of every notebook, used in a real browser: what it offers is found by looking."""
 
 from io import BytesIO
 
 import numpy as np
 import pytest
-from driver import KERNEL, NOTEBOOKS, PanelPage, open_notebook
+from driver import KERNEL, PANELS, PanelPage, open_panel
 from PIL import Image
 
 from tutorial_lib.training.checkpoints import load
@@ -14,14 +14,14 @@ pytestmark = pytest.mark.browser
 ERRORS = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type$='stderr'], .tl-error span"
 
 
-@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=PANELS)
 def opened(request, lab, context, screenshots):
-    """The notebook's panel on its page, and what the console has complained about."""
+    """A panel on its page, and what the console has complained about."""
     page, problems = context.new_page(), []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    panel = open_notebook(lab, page, request.param)
-    panel.root.screenshot(path=screenshots / f"{request.param.stem}.png")
+    panel = open_panel(lab, page, request.param)
+    panel.root.screenshot(path=screenshots / f"{panel.name}.png")
     yield panel, problems
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
     page.close()
@@ -215,7 +215,7 @@ def test_upload(panel, tmp_path):
         panel.settle()
 
     last = panel.thumbnails().last
-    panel.page.wait_for_function("document.querySelectorAll('.tl-columns img').length > 1")
+    panel.thumbnails().nth(1).wait_for()
     small, before = panel.file(last), panel.look()
     upload("yours.jpg")
     assert panel.error == "" and panel.file(last) != small
@@ -269,9 +269,9 @@ def test_nothing_sticks_out_or_gapes(panel, screenshots, request, theme, width):
 # ---- what single notebooks are about
 
 
-def only(panel: PanelPage, *notebooks: str) -> None:
-    if panel.notebook not in notebooks:
-        pytest.skip(f"is about {', '.join(notebooks)}")
+def only(panel: PanelPage, *names: str) -> None:
+    if panel.name not in names:
+        pytest.skip(f"is about {', '.join(names)}")
 
 
 def move(panel: PanelPage, factor: str) -> np.ndarray:
