@@ -145,6 +145,13 @@ def test_check_says_when_there_are_no_boxes(command_line, capsys):
     assert "no boxes: the background is learned from what lies outside the middle" in capsys.readouterr().out
 
 
+def test_check_says_what_it_leaves_out(command_line, capsys):
+    write_folder(Path("mine"), None)
+    Path("mine/images/a.heic").write_text("no picture")
+    assert command_line(["data", "check", "folder", "mine"]) == 0
+    assert "left out  1 .heic: no pictures of a kind that is read" in capsys.readouterr().out
+
+
 def test_check_counts_what_is_wrong_and_draws_nothing(command_line, capsys):
     write_folder(Path("mine"), [*BOXES, (100, 0, 50, 50), (0, 0, 200, 10)])
     assert command_line(["data", "check", "folder", "mine"]) == 2

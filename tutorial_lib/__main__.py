@@ -18,6 +18,7 @@ import json
 import math
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,7 +241,7 @@ class Sample:
 
 @dataclass
 class Check:
-    """Say in seconds whether a copy of a data set is whole and right, and draw samples with their boxes."""
+    """Say whether a copy of a data set is whole and right, and draw samples with their boxes; every file is read once."""
 
     layout: Annotated[Layout, tyro.conf.Positional]
     """Which data set; `folder` for pictures of your own."""
@@ -266,6 +267,9 @@ class Check:
             print(f"known     {', '.join(data.known()) or 'nothing but the pictures'}")
             if "box" not in data.known():
                 print("          no boxes: the background is learned from what lies outside the middle of each picture")
+            if left := data.left_out():
+                kinds = Counter(path.suffix or path.name for path in left)
+                print(f"left out  {', '.join(f'{n} {kind}' for kind, n in kinds.items())}: no pictures of a kind that is read")
             once = {photo.path: photo for part in sets.values() for photo in part.photos}  # splits may overlap
             problems = data.problems(list(once.values()))
         else:

@@ -237,6 +237,7 @@ def test_what_is_wrong_with_boxes_csv_is_named(folder, text, message):
         ("500,20,40,40", "reaches out of the picture"),
         ("10,20,0,40", "is empty"),
         ("nan,20,10,40", "reaches out of the picture|is empty"),
+        ("0.2,0.3,0.5,0.4", "less than 2 pixels high or wide; are these shares of the picture?"),
     ],
 )
 def test_box_outside_the_picture_is_named_by_the_check_and_by_training(folder, box, message):
@@ -269,6 +270,36 @@ def test_picture_that_cannot_be_read_is_named_and_left_out_only_if_asked(folder)
     path.write_text("not a picture")
     (problem,) = data.problems()
     assert "b.png cannot be read" in problem
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_file_that_ends_too_early_is_found(tmp_path, kind):
+    path = tmp_path / f"half.{kind}"
+    write_picture(path, 120, 80)
+    data = PhotoFolder(tmp_path, size=32)
+    assert data.problems() == []
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    (problem,) = data.problems()
+    assert problem.startswith(f"{path} cannot be read")
+    with pytest.raises(ValueError, match=f"half.{kind} is an image that cannot be read"):
+        data.batch([0])
+
+
+def test_files_of_unknown_kinds_are_told_apart_from_what_belongs_to_the_folder(folder):
+    assert PhotoFolder(folder, size=32).left_out() == []
+    for name in ("images/c.heic", "images/sub/notes.txt", "images/.DS_Store", "README.md"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("no picture")
+    assert PhotoFolder(folder, size=32).left_out() == [folder / "images" / "c.heic", folder / "images" / "sub" / "notes.txt"]
+
+
+def test_left_out_where_pictures_and_boxes_lie_together(tmp_path):
+    write_picture(tmp_path / "a.png", 120, 80)
+    write_mask(tmp_path / "masks" / "a.png", 120, 80, (1, 1, 5, 5))
+    (tmp_path / "boxes.csv").write_text("file,x,y,width,height\na.png,1,1,5,5\n")
+    (tmp_path / "b.heic").write_text("no picture")
+    assert PhotoFolder(tmp_path, size=32).left_out() == [tmp_path / "b.heic"]
 
 
 def test_picture_that_is_too_small_is_named(tmp_path):

@@ -309,7 +309,7 @@ class Photographs(BatchedDataset):
             )
 
     def problems(self, photos: Sequence[Photo] | None = None) -> list[str]:
-        """What is wrong with pictures (this split's unless told), boxes and masks, as far as their files' first bytes tell."""
+        """What is wrong with pictures (this split's unless told), boxes and masks; every file is read to its end."""
 
         def measure(path: Path) -> tuple[int, int]:
             """Height and width."""
@@ -317,6 +317,8 @@ class Photographs(BatchedDataset):
                 with Image.open(path) as image:
                     width, height = image.size
                     turned = self.upright and image.getexif().get(EXIF_ORIENTATION, 1) > 4
+                    image.draft("RGB", (64, 64))  # a JPEG file, to its end but only roughly
+                    image.load()
             except Exception as error:  # Pillow's readers raise whatever their parsers stumble over
                 raise ValueError(f"{path} cannot be read: {error}") from error
             return (width, height) if turned else (height, width)
@@ -330,8 +332,14 @@ class Photographs(BatchedDataset):
             except ValueError as error:
                 return str(error)
 
+        photos = self.photos if photos is None else photos
         with ThreadPoolExecutor(8) as pool:
-            return [problem for problem in pool.map(look, self.photos if photos is None else photos) if problem]
+            found = tqdm(pool.map(look, photos), "looking", len(photos), unit="picture", disable=len(photos) < 1000)
+            return [problem for problem in found if problem]
+
+    def left_out(self) -> list[Path]:
+        """Files that lie among the pictures and are none that can be read; published data sets name their pictures."""
+        return []
 
     def sheet(self, n: int = 12, cell: int = 160) -> Tensor:
         """(3, H, W) uint8: n whole pictures spread over the set with their boxes drawn, under each the object's view."""
@@ -382,8 +390,8 @@ def mask_problem(path: Path, size: tuple[int, int], height: int, width: int) -> 
 def box_problem(photo: Photo, height: int, width: int, *, strict: bool) -> str | None:
     """What is wrong with the box of a picture of that size, if anything.
 
-    It must not be empty, and not reach out of the picture by more than a pixel; more than half of it if not `strict`: published
-    annotations do reach out here and there.
+    It must have two pixels a side at least (with fewer, its numbers may be shares of the picture), and not reach out of the
+    picture by more than a pixel; more than half of it if not `strict`: published annotations do reach out here and there.
     """
     if photo.box is None:
         return None
@@ -393,6 +401,8 @@ def box_problem(photo: Photo, height: int, width: int, *, strict: bool) -> str |
     said = f"box of {photo.path}: x, y, width, height = {', '.join(f'{value:g}' for value in photo.box)}"
     if not (photo.box[2] > 0 and photo.box[3] > 0):
         return f"{said} is empty"
+    if min(photo.box[2:]) < 2:
+        return f"{said} is less than 2 pixels high or wide; are these shares of the picture?"
     if not inside >= area / 2 or (strict and not float((box - kept).abs().max()) <= 1):  # NaN fails too
         return f"{said} reaches out of the picture of {width} x {height} pixels"
     return None
@@ -440,9 +450,17 @@ class PhotoFolder(Photographs):
     upright = True
     strict = True
 
+    @property
+    def images(self) -> Path:
+        """Where the pictures lie."""
+        return self.root / "images" if (self.root / "images").is_dir() else self.root
+
+    def left_out(self) -> list[Path]:
+        beside = {self.root / "boxes.csv", *files_below(self.root / "masks")}
+        return [path for path in files_below(self.images) if path.suffix.lower() not in EXTENSIONS and path not in beside]
+
     def list_photos(self) -> list[Photo]:
-        images = self.root / "images"
-        images = images if images.is_dir() else self.root
+        images = self.images
         files = [path for path in pictures_below(images) if path.relative_to(self.root).parts[0] != "masks"]
         boxes = read_boxes(self.root / "boxes.csv") if (self.root / "boxes.csv").exists() else None
         names = {path.relative_to(images).as_posix(): path for path in files}
@@ -492,10 +510,15 @@ def _read_boxes(path: Path) -> dict[str, tuple[float, float, float, float]]:
     return boxes
 
 
-def pictures_below(folder: Path) -> list[Path]:
-    """Paths of the picture files in a folder and its subfolders, sorted; what is hidden is left out."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+def files_below(folder: Path) -> list[Path]:
+    """Paths of the files in a folder and its subfolders, sorted; what is hidden is left out."""
+    found = (path for path in folder.rglob("*") if not path.is_dir())
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Those that are pictures, by their names' endings."""
+    return [path for path in files_below(folder) if path.suffix.lower() in EXTENSIONS]
 
 
 # ---- published ------------------------------------------------------------------------------------------------------------
