@@ -9,6 +9,7 @@ from tutorial_lib.layers import (
     ResidualBlock,
     UpConv,
     add_spectral_norm,
+    as_on_a_gpu,
     gradient_penalty,
     norm_glu,
     orthogonal_init,
@@ -92,6 +93,16 @@ def test_conv_is_a_convolution_in_values_and_first_and_second_gradients(shape, s
         found.append([y, *first, *second])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_as_on_a_gpu_neither_product_nor_joined_layers():
+    layer, x = Conv(90, 4, 4), torch.randn(1, 90, 5, 7, requires_grad=True)
+    joined = [norm_glu(x, nn.BatchNorm2d(90)).grad_fn.name()]
+    assert layer.as_product(x)
+    with as_on_a_gpu():
+        assert not layer.as_product(x)
+        joined.append(norm_glu(x, nn.BatchNorm2d(90)).grad_fn.name())
+    assert layer.as_product(x) and joined == ["_NormGLUBackward", "GluBackward0"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

@@ -3,12 +3,30 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.parametrizations import spectral_norm
+
+_as_on_a_gpu = ContextVar("as_on_a_gpu", default=False)
+
+
+@contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    """In here layers compute on a CPU as they do on a GPU: for counting what a GPU will be asked to do."""
+    token = _as_on_a_gpu.set(True)
+    try:
+        yield
+    finally:
+        _as_on_a_gpu.reset(token)
+
+
+def _on_cpu(x: Tensor) -> bool:
+    """Whether to compute as is best on a CPU."""
+    return x.device.type == "cpu" and not _as_on_a_gpu.get()
 
 
 def leaky_relu() -> nn.LeakyReLU:
@@ -35,7 +53,7 @@ class Conv(nn.Conv2d):
     def as_product(self, x: Tensor) -> bool:
         """Whether a patch of x has a hundred times as many values as there are patches, or there is one in a picture only."""
         pixels, weights = math.prod(self._size(x)), self.weight[0].numel()
-        return x.device.type == "cpu" and (pixels == 1 or 100 * pixels * len(x) <= weights)
+        return _on_cpu(x) and (pixels == 1 or 100 * pixels * len(x) <= weights)
 
     def _size(self, x: Tensor) -> list[int]:
         """(h, w)."""
@@ -75,7 +93,7 @@ class UpConv(nn.Conv2d):
 
 def norm_glu(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     """BatchNorm, then GLU, which halves the channels: `F.glu(norm(x), 1)`, in training with less memory on a CPU."""
-    if x.device.type == "cpu" and norm.training and type(norm) is nn.BatchNorm2d:
+    if _on_cpu(x) and norm.training and type(norm) is nn.BatchNorm2d:
         norm.num_batches_tracked += 1
         return _NormGLU.apply(x, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps)
     return F.glu(norm(x), 1)

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from toy_method import Pictures
 
 from tutorial_lib.data.birds import PaperBirds
+from tutorial_lib.layers import as_on_a_gpu
 from tutorial_lib.training import plan
 from tutorial_lib.training.loop import fuse
 from tutorial_lib.training.plan import GPU, GPUS, Ledger, Work, bounds, count, table
@@ -112,8 +113,8 @@ def test_bf16_moves_half_the_bytes():
     assert moved[1] == moved[0] / 2
 
 
-def test_work_of_a_batch_lies_on_the_line_through_two_others():
-    few, more = Work(10, 100, 7, 50), Work(20, 180, 7, 70)
+def test_work_of_a_batch_lies_on_the_line_through_two_others_and_operations_do_not_grow():
+    few, more = Work(10, 100, 9, 50), Work(20, 180, 7, 70)
     assert few.at(2, more, 4, 12) == Work(60, 500, 7, 150)
 
 
@@ -126,7 +127,10 @@ def test_extrapolated_counts_are_those_of_the_batch_itself(planned):
     batch = plan.first_batch(preset.dataset(), 8, torch.device("cpu"))
     with torch.autocast("cpu", torch.bfloat16):
         model.training_step(batch)
-    work = count(model, batch, "bf16", plan.step_cycle(preset))
+    on_a_cpu = count(model, batch, "bf16", plan.step_cycle(preset))
+    with as_on_a_gpu():
+        work = count(model, batch, "bf16", plan.step_cycle(preset))
+    assert work.operations != on_a_cpu.operations
     assert planned["counted"]["flops"] == work.flops
     assert planned["counted"]["operations"] == work.operations
     assert planned["counted"]["peak"] == pytest.approx(work.peak, rel=0.1)
@@ -147,6 +151,15 @@ def test_bounds_are_divisions_of_work_by_published_figures():
     assert found["limits"] == pytest.approx({"arithmetic": 0.1, "traffic": 0.05, "launches": 0.01})
     assert (found["limited_by"], found["step_seconds"], found["fits"]) == ("arithmetic", pytest.approx(0.1), False)
     assert bounds(work, gpu, "fp32", utilisation=0.5)["limits"]["arithmetic"] == pytest.approx(0.2)
+
+
+def test_share_of_further_pictures_leaves_out_what_a_step_takes_in_any_case():
+    seconds, per_picture, product = 0.3, 0.02, 1e12
+    flops = 0.4 * product * per_picture
+    few, many = seconds + 4 * per_picture, seconds + 16 * per_picture
+    assert plan.share_of_more(12 * flops, many - few, product) == pytest.approx(0.4)
+    assert plan.share_of_more(12 * flops, 0.0, product) == plan.share_of_more(12 * flops, -1e-5, product) == 1
+    assert plan.share_of_more(1e20, 1e-9, product) == 1
 
 
 def test_gpu_without_bf16_is_planned_in_fp32():

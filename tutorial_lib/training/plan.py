@@ -14,7 +14,9 @@ import statistics
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import flop_registry
 
+from tutorial_lib.layers import as_on_a_gpu
 from tutorial_lib.training.checkpoints import machine
 from tutorial_lib.training.loop import autocast, choose_precision, fuse
 from tutorial_lib.training.presets import PRESETS, Preset, build
@@ -77,10 +80,15 @@ class Work:
     """Bytes of tensors held at once at most, parameters and the optimisers' states included."""
 
     def at(self, images: int, other: Work, others: int, batch: int) -> Work:
-        """The same step with `batch` pictures, on the line through this one (`images` pictures) and another."""
+        """The same step with `batch` pictures, on the line through this one (`images` pictures) and another.
+
+        The number of operations is the other's: it does not grow with the batch, and what changes it (layers that choose how to
+        compute by the number of pictures) does so in leaps.
+        """
         slope = (batch - images) / (others - images)
         mine, theirs = asdict(self), asdict(other)
-        return Work(**{name: mine[name] + slope * (theirs[name] - mine[name]) for name in mine})
+        line = {name: mine[name] + slope * (theirs[name] - mine[name]) for name in mine}
+        return Work(**line | {"operations": other.operations})
 
 
 class Ledger(TorchDispatchMode):
@@ -232,8 +240,9 @@ def plan(
 ) -> dict[str, Any]:
     """Counts and measures a few training steps of a preset, and extrapolates its run; for JSON and for `table`.
 
-    gpu: a name of `GPUS`; batch_size: over the preset's. On a CPU the steps have 2 and 4 pictures and are extrapolated to the
-    preset's batch; on a GPU they are timed at its own size. Raises ValueError for a name that is not known.
+    gpu: a name of `GPUS`, for which operations are counted as a GPU makes them; batch_size: over the preset's. On a CPU the
+    steps have 2 and 4 pictures and are extrapolated to the preset's batch; on a GPU they are timed at its own size and at half
+    of it. Raises ValueError for a name that is not known.
     """
     if gpu is not None and gpu not in GPUS:
         raise ValueError(f"gpu: {gpu!r} is not known; known are {', '.join(GPUS)}")
@@ -251,20 +260,22 @@ def plan(
 
     model, data, cycle = prepared(preset, device), preset.dataset(), step_cycle(preset)
     few, more = (2, 4) if batch_size >= 4 else (2, 3)
-    timed = batch_size if device.type == "cuda" else more
-    batches = {n: first_batch(data, n, device) for n in {few, more, timed}}
+    half, timed = (few, more) if device.type == "cpu" or batch_size < 4 else (batch_size // 2, batch_size)
+    batches = {n: first_batch(data, n, device) for n in {few, more, half, timed}}
     steps_of(model, batches[few], here, cycle)  # optimisers make their states
-    counted = {n: count(model, batches[n], there, cycle) for n in (few, more)}
+    with as_on_a_gpu() if gpu is not None else nullcontext():
+        counted = {n: count(model, batches[n], there, cycle) for n in (few, more)}
     work = counted[few].at(few, counted[more], more, batch_size)
     # As many FLOPs in any precision.
-    work_timed = counted[few].at(few, counted[more], more, timed)
+    flops = {n: counted[few].at(few, counted[more], more, n).flops for n in (half, timed)}
 
-    products, steps = [], []
-    for _ in range(repeats):  # by turns: what else the machine does meets both
+    products, steps = [], {half: [], timed: []}
+    for _ in range(repeats):  # by turns: what else the machine does meets all
         products.append(product_rate(device, here))
-        steps.append(_seconds(lambda: steps_of(model, batches[timed], here, cycle), device) / cycle)
-    product, seconds = statistics.median(products), statistics.median(steps)
-    utilisation = work_timed.flops / seconds / product
+        for n, each in steps.items():
+            each.append(_seconds(partial(steps_of, model, batches[n], here, cycle), device) / cycle)
+    product, seconds = statistics.median(products), {n: statistics.median(each) for n, each in steps.items()}
+    marginal = share_of_more(flops[timed] - flops[half], seconds[timed] - seconds[half], product)
 
     about = machine()
     found: dict[str, Any] = {
@@ -283,16 +294,25 @@ def plan(
             "precision": here,
             "batch_size": timed,
             "product_flops": product,
-            "step_seconds": seconds,
-            "step_flops": work_timed.flops / seconds,
-            "utilisation": utilisation,
-            "hours": preset.run.steps * seconds * batch_size / timed / 3600,
+            "step_seconds": seconds[timed],
+            "step_flops": flops[timed] / seconds[timed],
+            "utilisation": flops[timed] / seconds[timed] / product,
+            "marginal_utilisation": marginal,
+            "hours": preset.run.steps * seconds[timed] * batch_size / timed / 3600,
         },
     }
     if gpu is not None:
-        found["extrapolated"] = {"gpu": gpu, **asdict(GPUS[gpu]), **bounds(work, GPUS[gpu], there, utilisation)}
+        found["extrapolated"] = {"gpu": gpu, **asdict(GPUS[gpu]), **bounds(work, GPUS[gpu], there, marginal)}
         found["extrapolated"]["hours"] = preset.run.steps * found["extrapolated"]["step_seconds"] / 3600
     return found
+
+
+def share_of_more(flops: float, seconds: float, product: float) -> float:
+    """Which share of a matrix product's FLOP/s further pictures reach, at most 1: what a step takes in any case is left out.
+
+    Where they take no time (a GPU that waits for its operations to be launched) the share is 1: arithmetic is no limit.
+    """
+    return min(1.0, flops / seconds / product) if seconds > 0 else 1.0
 
 
 def bounds(work: Work, gpu: GPU, precision: str, utilisation: float) -> dict[str, Any]:
@@ -326,13 +346,14 @@ def table(found: dict[str, Any]) -> str:
         ("matrix product", f"{_number(measured['product_flops'])}FLOP/s"),
         ("a step", f"{_time(measured['step_seconds'])} for {measured['batch_size']} pictures: "
                    f"{_number(measured['step_flops'])}FLOP/s, {measured['utilisation']:.0%} of the matrix product's"),
+        ("further pictures", f"{measured['marginal_utilisation']:.0%} of the matrix product's FLOP/s"),
         ("the run", f"{_time(3600 * measured['hours'])} on this device (extrapolated)"),
     ]  # fmt: skip
     if "extrapolated" in found:
         there = found["extrapolated"]
         peak, limits = there[counted["precision"]], there["limits"]
         published = f"published {peak:g} TFLOP/s, {there['bandwidth']:,g} GB/s, {there['memory']:g} GB"
-        share = f"{measured['utilisation']:.0%} of the published rate, as here (assumed)"
+        share = f"{measured['marginal_utilisation']:.0%} of the published rate, as further pictures here (assumed)"
         rows += [
             (f"extrapolated to {there['gpu']}, {counted['precision']}: {published}", None),
             ("arithmetic", f"{_time(limits['arithmetic'])} a step at {share}"),
