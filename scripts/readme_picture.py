@@ -59,7 +59,7 @@ def draw(name: str, dresses: Tensor, birds: Tensor, mixed: Tensor) -> None:
     corner = torch.ones_like(birds[:1])
     table = torch.cat([birds[:, None], mixed.unflatten(0, (BIRDS, DRESSES))], 1)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / name).write_bytes(image_grid([torch.cat([corner, dresses]), *table], cell=0.75).png())
+    image_grid([torch.cat([corner, dresses]), *table], cell=0.75).savefig(RESULTS / name)  # in all its colours
     print(f"Wrote data/results/{name}")
 
 

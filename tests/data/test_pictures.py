@@ -1,3 +1,4 @@
+import colorsys
 import os
 from io import BytesIO
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 from PIL import Image, ImageSequence
 from torchvision import tv_tensors
 
-from tutorial_lib.data.pictures import as_pictures, read_sheet, save_gif, save_sheet
+from tutorial_lib.data.pictures import as_pictures, read_sheet, save_gif, save_sheet, small_png
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -339,6 +340,28 @@ def test_wrong_film_is_named_and_not_written(tmp_path, frames, options, message)
 def test_film_of_another_format_is_refused(tmp_path):
     with pytest.raises(ValueError, match="must end in .gif, got .*walk.mp4"):
         save_gif(film(), tmp_path / "walk.mp4")
+
+
+def test_small_png_keeps_the_colours_that_few_pixels_have():
+    """A small spot of saturated colours among smooth tinted greys."""
+    grey = np.add.outer(np.arange(200), np.arange(200))[..., None] / 2 + np.random.default_rng(0).normal(0, 3, (200, 200, 3))
+    array = (grey * [0.9, 0.95, 1.0]).clip(0, 255).astype(np.uint8)
+    hues = [colorsys.hsv_to_rgb(i / 16, 0.9, 0.9) for i in range(16)]
+    array[100, 100:116] = (255 * np.array(hues)).astype(np.uint8)
+
+    def error(data: bytes) -> int:
+        return np.abs(np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int) - array)[100, 100:116].max()
+
+    small, usual, full = small_png(Image.fromarray(array)), BytesIO(), BytesIO()
+    Image.fromarray(array).quantize(256).save(usual, "PNG")
+    Image.fromarray(array).save(full, "PNG", optimize=True)
+    assert error(small) <= 30 < 60 <= error(usual.getvalue())
+    assert len(small) < 0.75 * len(full.getvalue())
+
+
+def test_small_png_of_few_colours_is_exact():
+    array = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8).reshape(16, 16, 3)
+    assert (np.asarray(Image.open(BytesIO(small_png(Image.fromarray(array)))).convert("RGB")) == array).all()
 
 
 def test_a_sheet_is_written_row_by_row(tmp_path):

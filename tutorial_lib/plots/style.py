@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from io import BytesIO
 from typing import ParamSpec, TypeVar
 
 import matplotlib
@@ -11,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
+
+from tutorial_lib.data.pictures import small_png
 
 INK, GREY, FAINT = "#22313a", "#7b868c", "#d9dedf"
 PALETTE = (
@@ -60,12 +61,10 @@ class NotebookFigure(Figure):
     """A figure that shows itself as the value of a cell, whether or not pyplot was ever imported."""
 
     def png(self) -> bytes:
-        """The figure as PNG bytes, in 256 colours of its own: a third of the size, so that stored notebooks stay small."""
-        canvas, buffer = FigureCanvasAgg(self), BytesIO()
+        """The figure as the bytes of a `small_png`, so that stored notebooks stay small."""
+        canvas = FigureCanvasAgg(self)
         canvas.draw()
-        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        picture.quantize(256).save(buffer, "PNG", optimize=True)
-        return buffer.getvalue()
+        return small_png(Image.fromarray(np.asarray(canvas.buffer_rgba())))
 
     def _repr_png_(self) -> bytes:
         return self.png()
