@@ -39,7 +39,7 @@ def laptop(method: str) -> nn.Module:
 
 
 def panels() -> dict[str, Callable[[], Panel]]:
-    """Every panel of the course, on models of the size that is shipped."""
+    """Every panel of notebooks 00 to 06, on models of the size that is shipped; the segmenter has read its pictures before."""
     birds = PaperBirds(size=64, length=6).batch(range(6))["image"]
     faces = PaperFaces(size=64, length=6).batch(range(6))["image"]
     return {

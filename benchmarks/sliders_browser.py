@@ -2,8 +2,8 @@
 
     python benchmarks/sliders_browser.py [--changes 100] [--drags 5] [01_finegan …]
 
-Without names all panels are measured, and data/results/sliders_browser.json is written, panel by panel. Needs Chromium. Browser
-and kernel share the machine and its clock.
+Without names all panels are measured, and data/results/sliders_browser.json is written, panel by panel; with names figures are
+only printed. Needs Chromium. Browser and kernel share the machine and its clock.
 """
 
 import argparse

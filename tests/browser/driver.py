@@ -57,7 +57,7 @@ tagged = script("demo").tagged  # a panel's own cells; the others would take min
 
 
 def panels() -> dict[str, nbformat.NotebookNode]:
-    """A page for every panel of the course: under its notebook's name, and from the second one on with a number."""
+    """A page for every cell tagged `sliders`: under its notebook's name, and from the second one on with a number."""
     pages = {}
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         page = tagged(notebook)

@@ -1,4 +1,4 @@
-"""Every panel of every notebook, used in a real browser: what it offers is found by looking."""
+"""Every panel of notebooks 00 to 06, used in a real browser: what it offers is found by looking."""
 
 from io import BytesIO
 

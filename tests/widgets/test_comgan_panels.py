@@ -89,7 +89,11 @@ def test_an_upload_takes_the_last_place_and_a_wrong_one_is_one_line(model):
     file = BytesIO()
     Image.new("RGB", (40, 40), "teal").save(file, "PNG")
     panel.set(picture=2)
+    before = decode(panel.strip["S(x)"])
     panel.upload(file.getvalue())
+    with torch.no_grad():
+        mask = model.segment(torch.tensor([-1.0, 1 / 255, 1 / 255])[:, None, None].expand(1, 3, 32, 32))[0, 0].numpy()
+    assert np.abs(decode(panel.strip["S(x)"]) - 255 * mask).max() <= 1 < np.abs(decode(panel.strip["S(x)"]) - before).max()
     assert np.abs(decode(panel.strip["picture"]) - np.array([0, 128, 128])).max() <= 1
     panel.upload(b"no picture")
     assert "not an image" in panel.error

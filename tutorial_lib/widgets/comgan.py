@@ -167,7 +167,7 @@ with torch.inference_mode():
 def segmentation_panel(model: Segmenter, pictures: Tensor | Sequence, *, complement: bool = False) -> Panel:
     """The object of picture A, B, … or of one that the user uploads, cut out by S at a threshold.
 
-    pictures (N, 3, H, W): up to seven. complement: the object is what S calls 0.
+    pictures (N, 3, H, W): up to seven; S reads each once. complement: the object is what S calls 0.
     """
     if model.training:
         raise ValueError("the model is in training mode; call model.eval() first")
@@ -177,10 +177,13 @@ def segmentation_panel(model: Segmenter, pictures: Tensor | Sequence, *, complem
         raise ValueError(f"pictures must be 1 … {len(LETTERS) - 1}, got {len(shown)}")
     shown.append(shown[0])  # the upload's place
 
+    @cache
+    def segmented(place: int) -> Tensor:
+        return model.segment(shown[place])[0].cpu()
+
     @torch.inference_mode()
     def draw(state: State):
-        picture = shown[state["picture"]]
-        mask = model.segment(picture)[0].cpu()
+        picture, mask = shown[state["picture"]], segmented(state["picture"])
         mask = 1 - mask if state["complement"] else mask
         hard = (mask > state["threshold"]).float()
         paper = torch.full_like(picture[0], 0.9)
@@ -189,6 +192,7 @@ def segmentation_panel(model: Segmenter, pictures: Tensor | Sequence, *, complem
 
     def upload(data: bytes):
         shown[-1] = as_pictures(data, size)
+        segmented.cache_clear()
         return to_uint8(shown[-1][0])
 
     def code(state: State) -> str:
