@@ -147,9 +147,10 @@ def test_check_says_when_there_are_no_boxes(command_line, capsys):
 
 def test_check_says_what_it_leaves_out(command_line, capsys):
     write_folder(Path("mine"), None)
-    Path("mine/images/a.heic").write_text("no picture")
+    for name in ("images/a.heic", "images/B.HEIC", "images/DSC0"):
+        (Path("mine") / name).write_text("no picture")
     assert command_line(["data", "check", "folder", "mine"]) == 0
-    assert "left out  1 .heic: no pictures of a kind that is read" in capsys.readouterr().out
+    assert "left out  2 .heic, 1 without an ending: of kinds that are not read" in capsys.readouterr().out
 
 
 def test_check_counts_what_is_wrong_and_draws_nothing(command_line, capsys):

@@ -241,7 +241,7 @@ class Sample:
 
 @dataclass
 class Check:
-    """Say whether a copy of a data set is whole and right, and draw samples with their boxes; every file is read once."""
+    """Say whether a copy of a data set is whole and right, and draw samples with their boxes; every file is read to its end."""
 
     layout: Annotated[Layout, tyro.conf.Positional]
     """Which data set; `folder` for pictures of your own."""
@@ -268,8 +268,8 @@ class Check:
             if "box" not in data.known():
                 print("          no boxes: the background is learned from what lies outside the middle of each picture")
             if left := data.left_out():
-                kinds = Counter(path.suffix or path.name for path in left)
-                print(f"left out  {', '.join(f'{n} {kind}' for kind, n in kinds.items())}: no pictures of a kind that is read")
+                endings = Counter(path.suffix.lower() or "without an ending" for path in left)
+                print(f"left out  {', '.join(f'{n} {ending}' for ending, n in endings.items())}: of kinds that are not read")
             once = {photo.path: photo for part in sets.values() for photo in part.photos}  # splits may overlap
             problems = data.problems(list(once.values()))
         else:

@@ -294,12 +294,29 @@ def test_files_of_unknown_kinds_are_told_apart_from_what_belongs_to_the_folder(f
     assert PhotoFolder(folder, size=32).left_out() == [folder / "images" / "c.heic", folder / "images" / "sub" / "notes.txt"]
 
 
+def test_folder_of_nothing_but_unknown_kinds_says_so(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.heic").write_text("no picture")
+    with pytest.raises(FileNotFoundError, match=r"no pictures in .*1 files are of kinds that are not read, such as a.heic"):
+        PhotoFolder(tmp_path, size=32)
+
+
+def test_box_of_a_file_of_an_unknown_kind_says_so(folder):
+    (folder / "images" / "d.heic").write_text("no picture")
+    with (folder / "boxes.csv").open("a") as file:
+        file.write("d.heic,1,1,5,5\n")
+    with pytest.raises(FileNotFoundError, match="names 'd.heic', which is of a kind that is not read"):
+        PhotoFolder(folder, size=32)
+
+
 def test_left_out_where_pictures_and_boxes_lie_together(tmp_path):
     write_picture(tmp_path / "a.png", 120, 80)
     write_mask(tmp_path / "masks" / "a.png", 120, 80, (1, 1, 5, 5))
     (tmp_path / "boxes.csv").write_text("file,x,y,width,height\na.png,1,1,5,5\n")
-    (tmp_path / "b.heic").write_text("no picture")
-    assert PhotoFolder(tmp_path, size=32).left_out() == [tmp_path / "b.heic"]
+    left = [tmp_path / "b.heic", tmp_path / "masks" / "b.gif"]
+    for path in left:
+        path.write_text("no picture")
+    assert PhotoFolder(tmp_path, size=32).left_out() == left
 
 
 def test_picture_that_is_too_small_is_named(tmp_path):

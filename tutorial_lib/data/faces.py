@@ -36,7 +36,6 @@ from tutorial_lib.data.papercut import (
     planes,
     positions,
     rotation,
-    sheets,
     strip,
     uniform,
     union,
@@ -467,7 +466,7 @@ def _people(group: int, device) -> _People:
     height = _height(measures, parts, at)
     shade = torch.stack([_shade(height, lamp) for lamp in _LAMPS], 1).flatten(0, 1)
     return _People(
-        sheets(torch.stack([parts[name] for name in _STILL], 1)).to(device),
+        torch.stack([parts[name] for name in _STILL]).transpose(0, 1).to(device),  # laid out as by `sheets`
         shade[:, None].to(device),
         {name: value.flatten().to(device) for name, value in measures.items()},
         {name: value.to(device) for name, value in _dyes(cast, measures).items()},
@@ -518,7 +517,7 @@ def _hairdos(cast: tuple[Person, ...], m: dict[str, Tensor], at: Tensor) -> tupl
     which = torch.tensor([list(styles).index(person[0]) for person in cast])
     u = at[..., 0] / m["width"] * torch.where(m["mirror"] < 0.5, 1.0, -1.0)
     v = (at[..., 1] - _MIDDLE) / m["height"]
-    distance = look_up(sheets(stack), which, planes(u, v) / _HAIR_EXTENT) * m["width"][:, None]
+    distance = look_up(stack, which, planes(u, v) / _HAIR_EXTENT) * m["width"][:, None]
     return distance[:, 0], distance[:, 1]
 
 

@@ -296,7 +296,9 @@ class Photographs(BatchedDataset):
             gone = set(missing)
             self.photos = [photo for photo in self.photos if not gone & {photo.path, *photo.masks}]
         if not self.photos:
-            raise FileNotFoundError(f"no pictures in {self.root}. {self.about}")
+            left = self.left_out()
+            others = f" ({len(left)} files are of kinds that are not read, such as {left[0].name})" if left else ""
+            raise FileNotFoundError(f"no pictures in {self.root}{others}. {self.about}")
         self.check_count(len(self.photos))
 
     def check_count(self, found: int) -> None:
@@ -309,7 +311,7 @@ class Photographs(BatchedDataset):
             )
 
     def problems(self, photos: Sequence[Photo] | None = None) -> list[str]:
-        """What is wrong with pictures (this split's unless told), boxes and masks; every file is read to its end."""
+        """What is wrong with pictures (this split's unless told), boxes, masks: of each the first thing. All are decoded."""
 
         def measure(path: Path) -> tuple[int, int]:
             """Height and width."""
@@ -338,7 +340,7 @@ class Photographs(BatchedDataset):
             return [problem for problem in found if problem]
 
     def left_out(self) -> list[Path]:
-        """Files that lie among the pictures and are none that can be read; published data sets name their pictures."""
+        """Files among the pictures and masks whose kind is not read; published data sets name their pictures."""
         return []
 
     def sheet(self, n: int = 12, cell: int = 160) -> Tensor:
@@ -456,8 +458,8 @@ class PhotoFolder(Photographs):
         return self.root / "images" if (self.root / "images").is_dir() else self.root
 
     def left_out(self) -> list[Path]:
-        beside = {self.root / "boxes.csv", *files_below(self.root / "masks")}
-        return [path for path in files_below(self.images) if path.suffix.lower() not in EXTENSIONS and path not in beside]
+        places = {*files_below(self.images), *files_below(self.root / "masks")} - {self.root / "boxes.csv"}
+        return sorted(path for path in places if path.suffix.lower() not in EXTENSIONS)
 
     def list_photos(self) -> list[Photo]:
         images = self.images
@@ -466,7 +468,8 @@ class PhotoFolder(Photographs):
         names = {path.relative_to(images).as_posix(): path for path in files}
         if boxes is not None:
             if unknown := sorted(boxes.keys() - names.keys()):
-                raise FileNotFoundError(f"{self.root / 'boxes.csv'} names {unknown[0]!r}, which is not in {images}")
+                what = "is of a kind that is not read" if (images / unknown[0]).is_file() else f"is not in {images}"
+                raise FileNotFoundError(f"{self.root / 'boxes.csv'} names {unknown[0]!r}, which {what}")
             if bare := sorted(names.keys() - boxes.keys()):
                 raise ValueError(f"{self.root / 'boxes.csv'} has no box for {bare[0]!r} ({len(bare)} pictures without)")
         masks = {path.relative_to(self.root / "masks").with_suffix(""): path for path in pictures_below(self.root / "masks")}
