@@ -151,15 +151,15 @@ SAVINGS: dict[str, Callable[[nn.Module], AbstractContextManager]] = {
     "deep convolutions as products": plain_deep_convolutions,
     "encoders read both batches at once": encoders_twice,
     "BatchNorm and GLU in one": norm_then_glu,
-    "no gradients of frozen networks": gradients_of_frozen_networks,
+    "skipped gradients of frozen networks": gradients_of_frozen_networks,
     "fused Adam": plain_adam,
     "one set of fakes": fakes_for_each_update,
-    "no loops over the batch": loops_over_the_batch,
+    "patch weights without loops": loops_over_the_batch,
 }
 
 
 def savings_of(method: str) -> list[str]:
-    of_mixnmatch = ("no loops over the batch", "encoders read both batches at once", "deep convolutions as products")
+    of_mixnmatch = ("patch weights without loops", "encoders read both batches at once", "deep convolutions as products")
     return [name for name in SAVINGS if method != "ds_comgan" or name not in of_mixnmatch]
 
 

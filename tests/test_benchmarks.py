@@ -26,7 +26,7 @@ def steps():
 
 # Savings of time or memory, not of operations.
 SAME_WORK = {
-    "no loops over the batch", "fused Adam", "merged up-convolutions", "deep convolutions as products",
+    "patch weights without loops", "fused Adam", "merged up-convolutions", "deep convolutions as products",
     "encoders read both batches at once", "BatchNorm and GLU in one",
 }  # fmt: skip
 

@@ -147,10 +147,10 @@ def test_parameters_are_counted_for_each_network(planned):
 def test_bounds_are_divisions_of_work_by_published_figures():
     gpu = GPU(memory=10, bandwidth=100, fp32=10, bf16=20)
     work = Work(flops=1e12, moved=5e9, operations=1000, peak=9.5e9)
-    found = bounds(work, gpu, "bf16", utilisation=0.5)
+    found = bounds(work, gpu, "bf16", share=0.5)
     assert found["limits"] == pytest.approx({"arithmetic": 0.1, "traffic": 0.05, "launches": 0.01})
     assert (found["limited_by"], found["step_seconds"], found["fits"]) == ("arithmetic", pytest.approx(0.1), False)
-    assert bounds(work, gpu, "fp32", utilisation=0.5)["limits"]["arithmetic"] == pytest.approx(0.2)
+    assert bounds(work, gpu, "fp32", share=0.5)["limits"]["arithmetic"] == pytest.approx(0.2)
 
 
 def test_share_of_further_pictures_leaves_out_what_a_step_takes_in_any_case():
@@ -160,6 +160,22 @@ def test_share_of_further_pictures_leaves_out_what_a_step_takes_in_any_case():
     assert plan.share_of_more(12 * flops, many - few, product) == pytest.approx(0.4)
     assert plan.share_of_more(12 * flops, 0.0, product) == plan.share_of_more(12 * flops, -1e-5, product) == 1
     assert plan.share_of_more(1e20, 1e-9, product) == 1
+
+
+def test_arithmetic_is_limited_by_the_share_of_further_pictures(monkeypatch):
+    """Steps of 1 s and 1.5 s for 2 and 4 pictures, in turns with a matrix product."""
+    seconds, cycle = {2: 1.0, 4: 1.5}, plan.step_cycle(PRESETS["finegan"]["smoke"])
+    monkeypatch.setattr(plan, "product_rate", lambda device, precision: 1e9)
+    monkeypatch.setattr(plan, "_seconds", lambda compute, device: cycle * seconds[len(compute.args[1]["image"])])
+    found = plan.plan("finegan", "smoke", "H100", batch_size=8, device=torch.device("cpu"), repeats=1)
+    counted, measured = found["counted"], found["measured"]
+    per_picture = (counted["flops"] - 4 * measured["step_flops"] * 1.5 / 4) / 4  # FLOPs lie on a line
+    share = 2 * per_picture / 0.5 / 1e9
+    assert 0 < share < 1 and measured["share_of_more"] == pytest.approx(share)
+    assert found["extrapolated"]["limits"]["arithmetic"] == pytest.approx(counted["flops"] / (share * 989e12))
+    seconds[4] = 0.9  # noise: on a CPU further pictures do take time
+    measured = plan.plan("finegan", "smoke", "H100", batch_size=8, device=torch.device("cpu"), repeats=1)["measured"]
+    assert measured["share_of_more"] == measured["utilisation"]
 
 
 def test_gpu_without_bf16_is_planned_in_fp32():

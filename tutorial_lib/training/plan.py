@@ -242,7 +242,7 @@ def plan(
 
     gpu: a name of `GPUS`, for which operations are counted as a GPU makes them; batch_size: over the preset's. On a CPU the
     steps have 2 and 4 pictures and are extrapolated to the preset's batch; on a GPU they are timed at its own size and at half
-    of it. Raises ValueError for a name that is not known.
+    of it (below 4: with 2 and 3). Raises ValueError for a name that is not known.
     """
     if gpu is not None and gpu not in GPUS:
         raise ValueError(f"gpu: {gpu!r} is not known; known are {', '.join(GPUS)}")
@@ -275,7 +275,12 @@ def plan(
         for n, each in steps.items():
             each.append(_seconds(partial(steps_of, model, batches[n], here, cycle), device) / cycle)
     product, seconds = statistics.median(products), {n: statistics.median(each) for n, each in steps.items()}
-    marginal = share_of_more(flops[timed] - flops[half], seconds[timed] - seconds[half], product)
+    utilisation = flops[timed] / seconds[timed] / product
+    more_seconds = seconds[timed] - seconds[half]
+    if device.type == "cpu" and more_seconds <= 0:  # nothing but noise: further pictures do take time here
+        share = utilisation
+    else:
+        share = share_of_more(flops[timed] - flops[half], more_seconds, product)
 
     about = machine()
     found: dict[str, Any] = {
@@ -296,13 +301,13 @@ def plan(
             "product_flops": product,
             "step_seconds": seconds[timed],
             "step_flops": flops[timed] / seconds[timed],
-            "utilisation": flops[timed] / seconds[timed] / product,
-            "marginal_utilisation": marginal,
+            "utilisation": utilisation,
+            "share_of_more": share,
             "hours": preset.run.steps * seconds[timed] * batch_size / timed / 3600,
         },
     }
     if gpu is not None:
-        found["extrapolated"] = {"gpu": gpu, **asdict(GPUS[gpu]), **bounds(work, GPUS[gpu], there, marginal)}
+        found["extrapolated"] = {"gpu": gpu, **asdict(GPUS[gpu]), **bounds(work, GPUS[gpu], there, share)}
         found["extrapolated"]["hours"] = preset.run.steps * found["extrapolated"]["step_seconds"] / 3600
     return found
 
@@ -315,11 +320,11 @@ def share_of_more(flops: float, seconds: float, product: float) -> float:
     return min(1.0, flops / seconds / product) if seconds > 0 else 1.0
 
 
-def bounds(work: Work, gpu: GPU, precision: str, utilisation: float) -> dict[str, Any]:
+def bounds(work: Work, gpu: GPU, precision: str, share: float) -> dict[str, Any]:
     """Seconds that a step takes at least: for its arithmetic, for its memory traffic, for its operations; and the largest."""
     peak = gpu.bf16 if precision == "bf16" else gpu.fp32
     limits = {
-        "arithmetic": work.flops / (utilisation * peak * 1e12),
+        "arithmetic": work.flops / (share * peak * 1e12),
         "traffic": work.moved / (gpu.bandwidth * 1e9),
         "launches": work.operations * LAUNCH,
     }
@@ -346,14 +351,15 @@ def table(found: dict[str, Any]) -> str:
         ("matrix product", f"{_number(measured['product_flops'])}FLOP/s"),
         ("a step", f"{_time(measured['step_seconds'])} for {measured['batch_size']} pictures: "
                    f"{_number(measured['step_flops'])}FLOP/s, {measured['utilisation']:.0%} of the matrix product's"),
-        ("further pictures", f"{measured['marginal_utilisation']:.0%} of the matrix product's FLOP/s"),
+        ("further pictures", f"{measured['share_of_more']:.0%} of the matrix product's FLOP/s"
+                             if measured["share_of_more"] < 1 else "no time that can be measured"),
         ("the run", f"{_time(3600 * measured['hours'])} on this device (extrapolated)"),
     ]  # fmt: skip
     if "extrapolated" in found:
         there = found["extrapolated"]
         peak, limits = there[counted["precision"]], there["limits"]
         published = f"published {peak:g} TFLOP/s, {there['bandwidth']:,g} GB/s, {there['memory']:g} GB"
-        share = f"{measured['marginal_utilisation']:.0%} of the published rate, as further pictures here (assumed)"
+        share = f"{measured['share_of_more']:.0%} of the published rate, as further pictures here (assumed)"
         rows += [
             (f"extrapolated to {there['gpu']}, {counted['precision']}: {published}", None),
             ("arithmetic", f"{_time(limits['arithmetic'])} a step at {share}"),

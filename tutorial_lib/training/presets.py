@@ -186,9 +186,9 @@ _FINEGAN = {
 _FINEGAN["laptop"] = replace(
     # On from there, for as long again. Four parents have a species each, two share ducks with flamingos and peacocks, and
     # none is an owl. Tried and dropped: parent 4 and its children begin again as noisy copies of parent 5's, the toucan
-    # (3,000 steps, then 1,250 with `real_penalty` 0.3): D_c's loss rises from 0.2 to 0.5, control of p by 3,000 pictures goes
-    # from 0.73 to 0.80 and back to 0.76, and 4 and 5 are toucans with a large and a small beak. A first stage from seed 1
-    # with that penalty: after 2,400 steps three parents have a species each, none is an owl.
+    # (3,000 steps, then 1,250 with `real_penalty` 0.3): D_c's loss rises from 0.2 to 0.5, and 4 and 5 are toucans with a large
+    # and a small beak. `evaluate` after 3,000: control of p 0.69 (0.66 before), of c 0.56 (0.55), pose 0.38 (0.36), FID 21.1
+    # (20.8). A first stage from seed 1 with that penalty: after 2,400 steps three parents have a species each, none is an owl.
     _FINEGAN["first"],
     method=replace(_FINEGAN["first"].method, background_first=0),
     start="runs/finegan_first/model.safetensors",
@@ -516,7 +516,12 @@ _UNIFORM["laptop"] = replace(
     # was not told, it became right about 90 % of strangers. After 3,500 steps with it, and twice the weights of mixed pictures,
     # of their codes and of the disentanglement, 0.765 of the results had the donor's expression (0.740), mean codes gave 0.869
     # (0.877), strength 0.40 (0.39), entropy 0.80 (0.75), FID 15.2 (14.9), own codes 0.88 (0.89). What the decoder draws of a
-    # face's *own* codes has its expression, for the oracle, in 0.89 only: that is where to go on.
+    # face's *own* codes has its expression, for the oracle, in 0.89 only.
+    # Tried since, by 500 or 600 strangers (before: 0.77 of the swaps right, strength 0.46). L1 of the classifiers' features, a
+    # cross-cycle L1 and logits like the donor's, 1,000 steps: 0.72, 0.37. The same with the code of identity from another
+    # picture of the person, 1,350 steps: 0.76, 0.46, entropy 0.82. From scratch, L1 first, then mixing: 0.70, 0.29, 0.92.
+    # In the second of these the code of identity no longer carries expression (alone 0.31, chance 0.25), yet together with it a
+    # donor's expression gives 0.85 and 0.63: a code is a map, and what it says is lost where two faces differ in form.
     _UNIFORM["second"],
     method=replace(_UNIFORM["second"].method, attributes=(("identity", PEOPLE), *_FACES[1:])),
     data=_UNIFORM["second"].data | {"identities": "many"},
