@@ -515,8 +515,11 @@ def _read_boxes(path: Path) -> dict[str, tuple[float, float, float, float]]:
 
 def files_below(folder: Path) -> list[Path]:
     """Paths of the files in a folder and its subfolders, sorted; what is hidden is left out."""
-    found = (path for path in folder.rglob("*") if not path.is_dir())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    found = []
+    for place, folders, names in os.walk(folder):  # which asks the disk nothing more about each file
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 def pictures_below(folder: Path) -> list[Path]:

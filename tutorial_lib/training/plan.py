@@ -276,11 +276,8 @@ def plan(
             each.append(_seconds(partial(steps_of, model, batches[n], here, cycle), device) / cycle)
     product, seconds = statistics.median(products), {n: statistics.median(each) for n, each in steps.items()}
     utilisation = flops[timed] / seconds[timed] / product
-    more_seconds = seconds[timed] - seconds[half]
-    if device.type == "cpu" and more_seconds <= 0:  # nothing but noise: further pictures do take time here
-        share = utilisation
-    else:
-        share = share_of_more(flops[timed] - flops[half], more_seconds, product)
+    otherwise = utilisation if device.type == "cpu" else 1.0  # on a CPU further pictures do take time
+    share = share_of_more(flops[timed] - flops[half], seconds[timed] - seconds[half], product, otherwise)
 
     about = machine()
     found: dict[str, Any] = {
@@ -312,12 +309,13 @@ def plan(
     return found
 
 
-def share_of_more(flops: float, seconds: float, product: float) -> float:
+def share_of_more(flops: float, seconds: float, product: float, otherwise: float = 1.0) -> float:
     """Which share of a matrix product's FLOP/s further pictures reach, at most 1: what a step takes in any case is left out.
 
-    Where they take no time (a GPU that waits for its operations to be launched) the share is 1: arithmetic is no limit.
+    otherwise: the share where no time is measured for them. On a GPU that waits for its operations to be launched it is 1, for
+    arithmetic is no limit there.
     """
-    return min(1.0, flops / seconds / product) if seconds > 0 else 1.0
+    return min(1.0, flops / seconds / product) if seconds > 0 else otherwise
 
 
 def bounds(work: Work, gpu: GPU, precision: str, share: float) -> dict[str, Any]:
