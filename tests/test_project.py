@@ -237,16 +237,10 @@ def test_the_readme_shows_the_figures_of_the_model_cards():
 
 def test_retraining_makes_each_stage_before_the_one_that_starts_from_it():
     lines = (ROOT / "Makefile").read_text().replace("\\\n", " ").splitlines()
-    trained, stages = (
-        next(line for line in lines if line.startswith(f"{name} :=")).split()[2:] for name in ("TRAINED", "STAGES")
-    )
+    runs, shipped = (next(line for line in lines if line.startswith(f"{name} :=")).split()[2:] for name in ("RUNS", "SHIPPED"))
     made = set()
-    for method in trained:
-        for stage in stages:
-            name, preset = stage.split(":")
-            if name == method:
-                assert PRESETS[name][preset].start in made | {None}
-                made.add(f"runs/{name}_{preset}/model.safetensors")
-        assert PRESETS[method]["laptop"].start in made | {None}
-        made |= {method, f"runs/{method}/model.safetensors"}
-    assert {stage.split(":")[0] for stage in stages} <= set(trained)
+    for run in runs:
+        name, _, preset = run.partition(":")
+        assert PRESETS[name][preset or "laptop"].start in made | {None}
+        made |= {f"runs/{name}_{preset}/model.safetensors"} if preset else {name, f"runs/{name}/model.safetensors"}
+    assert set(shipped) == {path.stem for path in (ROOT / "data" / "checkpoints").glob("*.safetensors")} <= made

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -173,6 +174,34 @@ class CodeConv(nn.Module):
             return F.conv2d(torch.cat([features, planes.expand(-1, -1, height, width)], 1), self.weight, padding=1)
         share = F.conv2d(planes.expand(-1, -1, 3, 3), self.weight[:, self.channels :], padding=1)
         return F.conv2d(features, self.weight[:, : self.channels], padding=1) + stretch(share, height, width)
+
+
+class UNet(nn.Module):
+    """A picture (B, 3, H, W) -> a mask (B, 1, H, W) in [0, 1] (Ronneberger et al. 2015): `widths` at full size and halved."""
+
+    def __init__(self, widths: tuple[int, ...]):
+        super().__init__()
+        self.down = nn.ModuleList(_two_convolutions(a, b) for a, b in pairwise((3, *widths)))
+        steps = [*pairwise(reversed(widths))]
+        self.up = nn.ModuleList(nn.Sequential(UpConv(a, b), nn.BatchNorm2d(b), nn.ReLU()) for a, b in steps)
+        self.merge = nn.ModuleList(_two_convolutions(2 * b, b) for _, b in steps)
+        self.mask = nn.Sequential(nn.Conv2d(widths[0], 1, 1), nn.Sigmoid())
+        orthogonal_init(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        first, *others = self.down
+        levels = [first(images)]
+        for down in others:
+            levels.append(down(F.max_pool2d(levels[-1], 2)))
+        x = levels.pop()
+        for up, merge in zip(self.up, self.merge, strict=True):
+            x = merge(torch.cat([levels.pop(), up(x)], 1))
+        return self.mask(x)
+
+
+def _two_convolutions(in_channels: int, out_channels: int) -> nn.Sequential:
+    first = conv3x3(in_channels, out_channels), nn.BatchNorm2d(out_channels), nn.ReLU()
+    return nn.Sequential(*first, conv3x3(out_channels, out_channels), nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
 def stretch(x: Tensor, height: int, width: int) -> Tensor:

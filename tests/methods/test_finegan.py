@@ -617,7 +617,7 @@ def test_hardest_codes_are_those_rejected_most(monkeypatch):
     model, drawn, scores = make(), [], torch.randperm(12, generator=torch.Generator().manual_seed(0)).float()
     draw, given_out = model.sample_codes, iter(scores.split(3))
     monkeypatch.setattr(model, "sample_codes", lambda n: drawn.append(draw(n)) or drawn[-1])
-    monkeypatch.setattr(model.child_discriminator, "judge", lambda images: next(given_out))
+    monkeypatch.setattr(model.child_discriminator, "judge", lambda images, c: next(given_out))
     hardest = model.hardest_codes(3, candidates=4)
     candidates = Codes.cat(drawn)
     expected = [scores.tolist().index(rank) for rank in (0, 1, 2)]

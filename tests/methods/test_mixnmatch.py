@@ -91,6 +91,7 @@ def test_published_extractor_has_the_size_of_the_parent_feature():
         ({"encoder_widths": (4,) * 6}, "encoder_widths halves a picture of 32 pixels 6 times"),
         ({"reprediction": "some"}, "reprediction must be .* got 'some'"),
         ({"paired": False, "reprediction": "none"}, "nothing gives the codes a meaning"),
+        ({"segmenter_widths": (4, 8)}, "segmenter_widths must be None"),
         ({"redraw_weight": -1.0}, "redraw_weight must not be negative, got -1.0"),
     ],
 )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -65,6 +67,22 @@ def test_clustering_is_scored_for_shape_and_texture():
     figures = study.cluster(predictor, samples=100)
     assert figures.keys() == {"nmi.shape", "nmi.texture", "accuracy.shape", "accuracy.texture"}
     assert all(0 <= value <= 1 for value in figures.values())
+
+
+def test_sorted_pictures_are_scored_against_their_species_and_plumages(monkeypatch):
+    torch.manual_seed(0)
+    model = build(replace(PRESETS["finegan"]["smoke"].method, segmenter_widths=(4, 8))).eval()
+    birds = study.PaperBirds(32, length=300, seed=study.HELD_OUT + 1).batch(range(300))
+    plumage, asked = birds["texture"], iter(range(0, 300, 100))
+
+    def knows(images):
+        start = next(asked)
+        torch.testing.assert_close(images, birds["image"][start : start + 100])
+        return None, torch.nn.functional.one_hot((plumage[start : start + 100] + 4) % 24, 24)  # other names, same families
+
+    monkeypatch.setattr(model, "sort", knows)
+    assert study.sorted_pictures(model, samples=300) == pytest.approx({"sorted.shape": 1, "sorted.texture": 1})
+    assert study.sorted_pictures(build(PRESETS["finegan"]["smoke"].method)) == {}
 
 
 def test_table_has_measured_figures_beside_bars_and_the_papers():

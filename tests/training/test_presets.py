@@ -172,7 +172,7 @@ def test_photographs_bring_their_label():
 
 def test_photographs_do_not_start_from_a_model_of_paper_birds():
     first = on_photos("mixnmatch_code", "first", "folder")
-    assert PRESETS["mixnmatch_code"]["first"].start == PRESETS["finegan"]["laptop"].start and first.start is None
+    assert PRESETS["mixnmatch_code"]["first"].start == PRESETS["finegan"]["second"].start and first.start is None
     assert first.method.background_first == PRESETS["finegan"]["first"].method.background_first > 0
     assert on_photos("finegan", "laptop", "folder").start == PRESETS["finegan"]["laptop"].start
     assert PRESETS["gmvae"]["unseen"].start == "gmvae" and on_photos("gmvae", "unseen", "folder").start is None

@@ -19,7 +19,6 @@ published constants at 128 x 128; the fields under "departures" are off by defau
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -27,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.pictures import as_pictures
-from tutorial_lib.layers import ResidualBlock, UpConv, conv3x3, frozen, orthogonal_init, same_block, up_block
+from tutorial_lib.layers import ResidualBlock, UNet, conv3x3, frozen, orthogonal_init, same_block, up_block
 from tutorial_lib.methods.finegan import (
     CodeBlock,
     JudgeConfig,
@@ -491,34 +490,6 @@ class SegmenterConfig(DSComGANConfig):
         super().__post_init__()
         if self.image_size % 2 ** (len(self.unet_widths) - 1):
             raise ValueError(f"unet_widths halves a picture of {self.image_size} pixels {len(self.unet_widths) - 1} times")
-
-
-class UNet(nn.Module):
-    """S: a picture (B, 3, H, W) -> a mask (B, 1, H, W) in [0, 1] (Ronneberger et al. 2015)."""
-
-    def __init__(self, widths: tuple[int, ...]):
-        super().__init__()
-        self.down = nn.ModuleList(_two_convolutions(a, b) for a, b in pairwise((3, *widths)))
-        steps = [*pairwise(reversed(widths))]
-        self.up = nn.ModuleList(nn.Sequential(UpConv(a, b), nn.BatchNorm2d(b), nn.ReLU()) for a, b in steps)
-        self.merge = nn.ModuleList(_two_convolutions(2 * b, b) for _, b in steps)
-        self.mask = nn.Sequential(nn.Conv2d(widths[0], 1, 1), nn.Sigmoid())
-        orthogonal_init(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        first, *others = self.down
-        levels = [first(images)]
-        for down in others:
-            levels.append(down(F.max_pool2d(levels[-1], 2)))
-        x = levels.pop()
-        for up, merge in zip(self.up, self.merge, strict=True):
-            x = merge(torch.cat([levels.pop(), up(x)], 1))
-        return self.mask(x)
-
-
-def _two_convolutions(in_channels: int, out_channels: int) -> nn.Sequential:
-    first = conv3x3(in_channels, out_channels), nn.BatchNorm2d(out_channels), nn.ReLU()
-    return nn.Sequential(*first, conv3x3(out_channels, out_channels), nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
 class Segmenter(DSComGAN):

@@ -9,10 +9,11 @@ CVPR 2019.
 
 The file follows the paper: config, generator, discriminators, losses, the training step, and the code predictor that is
 fitted afterwards to compare clusterings. The defaults of the config are the published constants; the fields under "departures"
-are off by default and are what the laptop preset switches on.
+are off by default and are what the laptop preset switches on. The last section is a stage that is not in the paper: it sorts
+real pictures into children and parents, from which the readers Q_p and Q_c may then learn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,6 +38,7 @@ from tutorial_lib.layers import (
     same_block,
     up_block,
 )
+from tutorial_lib.methods.clusters import ObjectClusters, families, in_order, k_means, segmentation_loss
 
 # ---- config ---------------------------------------------------------------------------------------------------------------
 
@@ -125,6 +127,9 @@ class FineGANConfig(JudgeConfig):
     mask_area_weight: float = 0.0
     mask_match_weight: float = 0.0  # weight of |C_m - P_m|: the child repaints the parent, all of it and nothing else
     mask_entropy_weight: float = 0.0  # weight of the masks' binary entropy, which pushes them to 0 or 1
+    segmenter_widths: tuple[int, ...] | None = None  # channels of the U-Net that cuts out real objects, so that they are sorted
+    real_information: float = 0.0  # weight of the cross entropy of the parents and children that real pictures are sorted into
+    child_judged: bool = False  # D_c tells whether a picture is a real one of its child, not just whether it is real
 
     def __post_init__(self):
         super().__post_init__()
@@ -146,6 +151,13 @@ class FineGANConfig(JudgeConfig):
             raise ValueError(f"each parent needs a child: n_parents {self.n_parents}, n_children {self.n_children}")
         if self.z_background is not None and not 0 < self.z_background < self.z_dim:
             raise ValueError(f"z_background must lie between 1 and z_dim - 1 = {self.z_dim - 1}, got {self.z_background}")
+        if (self.real_information or self.child_judged) and self.segmenter_widths is None:
+            raise ValueError(
+                "real_information and child_judged need segmenter_widths: real pictures are sorted by their objects"
+            )
+
+
+SORTING = ("segmenter_widths", "real_information", "child_judged")  # the fields that concern sorted real pictures
 
 
 def child_to_parent(child: Tensor, n_parents: int, n_children: int) -> Tensor:
@@ -331,7 +343,9 @@ def patch_weights(box: Tensor, cells: int, receptive_field: int, stride: int) ->
 class ObjectDiscriminator(nn.Module):
     """D_p and D_c: stride-2 convolutions, a head for each code, and a real/fake head if it judges.
 
-    `codes` are the lengths of what the code heads predict; `widths` the channels after each stride.
+    `codes` are the lengths of what the code heads predict; `widths` the channels after each stride. `classes`: it judges
+    whether a picture is a real one of its class, by a second head with a logit for each class, which is added (the projection
+    of Miyato & Koyama 2018).
 
     norm: BatchNorm as published, spectral norm, or none.
 
@@ -351,6 +365,7 @@ class ObjectDiscriminator(nn.Module):
         norm: Literal["batch", "spectral", "none"] = "batch",
         biased: bool = False,
         channels: int = 3,
+        classes: int | None = None,
     ):
         super().__init__()
         biased = biased or norm == "none"
@@ -369,13 +384,18 @@ class ObjectDiscriminator(nn.Module):
         self.code_features = nn.Sequential(conv3x3(width, width, bias=biased), normalised(width), leaky_relu())
         self.code = nn.ModuleList(Conv(width, n, side) for n in codes)
         self.real = Conv(width, 1, side) if judges else None
+        self.match = Conv(width, classes, side, bias=False) if classes else None
         orthogonal_init(self)
         if norm == "spectral":
             add_spectral_norm(self)
 
-    def judge(self, x: Tensor) -> Tensor:
-        """Real/fake logits (B,)."""
-        return self.real(self.trunk(x)).flatten()
+    def judge(self, x: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Real/fake logits (B,); if built with classes, of a real picture of its class, one-hot or soft (B, classes)."""
+        features = self.trunk(x)
+        logits = self.real(features).flatten()
+        if self.match is None:
+            return logits
+        return logits + (self.match(features).flatten(1) * classes).sum(1)
 
     def read(self, x: Tensor) -> list[Tensor]:
         """What the code heads say, each (B, n): logits of a class, or values."""
@@ -421,13 +441,22 @@ def critic_loss(real: Tensor, fake: Tensor, hinge: bool, weights: Tensor | None 
 
 
 def judge_loss(
-    config: JudgeConfig, step: Tensor, discriminator: ObjectDiscriminator, real: Tensor, fakes: Sequence[Tensor]
+    config: JudgeConfig,
+    step: Tensor,
+    discriminator: ObjectDiscriminator,
+    real: Tensor,
+    fakes: Sequence[Tensor],
+    real_classes: Tensor | None = None,
+    fake_classes: Tensor | None = None,
 ) -> Tensor:
-    """What D minimises: real pictures (B, ...) -> 1, those of each of `fakes` -> 0; in some steps, with R1."""
-    judged = discriminator.judge(real)
-    loss = sum(critic_loss(judged, discriminator.judge(fake.detach()), config.judge_hinge) for fake in fakes)
+    """What D minimises: real pictures (B, ...) -> 1, those of each of `fakes` -> 0; in some steps, with R1.
+
+    A discriminator with classes also needs those of the real pictures and of each batch of fakes, (B, classes).
+    """
+    judged = discriminator.judge(real, real_classes)
+    loss = sum(critic_loss(judged, discriminator.judge(fake.detach(), fake_classes), config.judge_hinge) for fake in fakes)
     if r1 := config.penalty_weight(step):
-        loss = loss + r1 * real_penalty(lambda x: discriminator.judge(x).sum(), real) / len(real)
+        loss = loss + r1 * real_penalty(lambda x: discriminator.judge(x, real_classes).sum(), real) / len(real)
     return loss
 
 
@@ -492,7 +521,13 @@ class FineGAN(nn.Module):
             size, widths, width, (config.n_parents,), channels=channels, **reads
         )
         self.child_discriminator = ObjectDiscriminator(  # D_c and Q_c
-            size, config.object_widths, config.head_width, (config.n_children,), judges=True, norm=config.judge_norm
+            size,
+            config.object_widths,
+            config.head_width,
+            (config.n_children,),
+            judges=True,
+            norm=config.judge_norm,
+            classes=config.n_children if config.child_judged else None,
         )
         readers = [*self.parent_reader.parameters(), *self.child_discriminator.code_features.parameters()]
         readers += self.child_discriminator.code.parameters()
@@ -506,7 +541,9 @@ class FineGAN(nn.Module):
         if config.background_information:
             self.background_reader = ObjectDiscriminator(size, widths, width, (config.n_backgrounds,), **reads)
             readers += self.background_reader.parameters()
-        judges = [*self.child_discriminator.trunk.parameters(), *self.child_discriminator.real.parameters()]  # D_c without Q_c
+        if config.segmenter_widths is not None:
+            self.clusters = ObjectClusters(config.n_children, config.segmenter_widths).requires_grad_(False)
+        judges = [p for network in self.judges()[1:] for p in network.parameters()]  # D_c without Q_c
 
         def adam(parameters) -> torch.optim.Adam:
             return torch.optim.Adam(parameters, lr=config.learning_rate, betas=config.betas)
@@ -554,9 +591,17 @@ class FineGAN(nn.Module):
 
     # ---- training
 
+    def train(self, mode: bool = True) -> "FineGAN":
+        """What cuts out real objects is finished: it stays in eval mode."""
+        super().train(mode)
+        if self.config.segmenter_widths is not None:
+            self.clusters.eval()
+        return self
+
     def judges(self) -> list[nn.Module]:
         """What the generator's update goes through and does not change: D_b, and D_c but for the layers of Q_c."""
-        return [self.background_critic, self.child_discriminator.trunk, self.child_discriminator.real]
+        judge = self.child_discriminator
+        return [self.background_critic, judge.trunk, judge.real] + ([judge.match] if judge.match is not None else [])
 
     def training_step(self, batch: dict[str, Tensor], codes: Codes | None = None) -> dict[str, Tensor]:
         """One update of D_b, of D_c, and of the generator with the readers Q_p and Q_c; returns the losses.
@@ -572,9 +617,12 @@ class FineGAN(nn.Module):
             return self.background_step(batch, codes)
         fake = self.generator(codes)
         losses = self.update_background_critic(batch, fake.background.detach())
-        losses |= self.update_child_discriminator(image, fake.image.detach())
+        real_mask, real_child = self.sort(image)
+        losses |= self.update_child_discriminator(image, fake.image.detach(), real_child, codes.c)
         with frozen(*self.judges()):
             terms = self.background_losses(fake.background, codes) | self.object_losses(fake, codes)
+            if self.config.real_information:
+                terms |= self.real_losses(image * real_mask, real_mask, real_child)
         losses |= self.update_generator(terms)
         self.step += 1
         return losses
@@ -609,9 +657,18 @@ class FineGAN(nn.Module):
         self._update("background_critic", loss)
         return {"d_background": loss.detach()}
 
-    def update_child_discriminator(self, image: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """D_c: real objects -> 1, generated children -> 0."""
-        loss = judge_loss(self.config, self.step, self.child_discriminator, image, [fake])
+    def sort(self, image: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Masks of real pictures, and their children, one-hot (B, N_c), as far as the config asks for them."""
+        if self.config.segmenter_widths is None:
+            return None, None
+        mask = self.clusters.cut_out(image)
+        return mask, F.one_hot(self.clusters.child(image, mask), self.config.n_children).to(mask.dtype)
+
+    def update_child_discriminator(
+        self, image: Tensor, fake: Tensor, real_c: Tensor | None = None, fake_c: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """D_c: real objects -> 1, generated children -> 0; if it judges by child, it needs their codes (B, N_c)."""
+        loss = judge_loss(self.config, self.step, self.child_discriminator, image, [fake], real_c, fake_c)
         self._update("child_discriminator", loss)
         return {"d_child": loss.detach()}
 
@@ -632,14 +689,14 @@ class FineGAN(nn.Module):
         """The child should look real, p be readable off the parent's foreground and c off the child's."""
         config = self.config
         parent = fake.parent_mask if config.parent_from_mask else fake.parent_foreground * fake.parent_mask
-        (parent_logits,) = self.parent_reader.read(moved(parent) if config.parent_moved else parent)
         foreground, mask, c = fake.child_foreground, fake.child_mask, codes.c
         if config.child_untied:
             c = c[torch.randperm(len(c), device=c.device)]
             foreground, mask = self.generator.draw_child(fake.feature, fake.parent_mask, c)
+        parent_logits = self.read_parent(parent)
         (child_logits,) = self.child_discriminator.read(foreground * mask)
         losses = {
-            "g_child": generator_loss(self.child_discriminator.judge(fake.image), config.judge_hinge),
+            "g_child": generator_loss(self.child_discriminator.judge(fake.image, codes.c), config.judge_hinge),
             "p_information": F.cross_entropy(parent_logits, codes.p),
             "c_information": F.cross_entropy(child_logits, c),
         }
@@ -656,6 +713,21 @@ class FineGAN(nn.Module):
             losses["mask_entropy"] = config.mask_entropy_weight * entropy
         return losses
 
+    def read_parent(self, parent: Tensor) -> Tensor:
+        """Q_p's logits (B, N_p) of what it is given of parents."""
+        return self.parent_reader.read(moved(parent) if self.config.parent_moved else parent)[0]
+
+    def real_losses(self, cut: Tensor, mask: Tensor, c: Tensor) -> dict[str, Tensor]:
+        """Q_p and Q_c should tell of real objects, on black (B, 3, H, W), what they are sorted into: c one-hot (B, N_c)."""
+        config, child = self.config, c.argmax(1)
+        parent = child_to_parent(child, config.n_parents, config.n_children)
+        parent_logits = self.read_parent(mask if config.parent_from_mask else cut)
+        (child_logits,) = self.child_discriminator.read(cut)
+        return {
+            "p_real": config.real_information * F.cross_entropy(parent_logits, parent),
+            "c_real": config.real_information * F.cross_entropy(child_logits, child),
+        }
+
     def update_generator(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """One update of the generator, Q_p and Q_c (and the other readers) on the sum of the losses."""
         self._update("generator", sum(losses.values()))
@@ -665,7 +737,8 @@ class FineGAN(nn.Module):
     def hardest_codes(self, n: int, candidates: int = 4) -> Codes:
         """Of candidates * n tied codes, the n whose pictures D_c rejects most."""
         codes = Codes.cat([self.sample_codes(n) for _ in range(candidates)])
-        scores = torch.cat([self.child_discriminator.judge(self.generator(part).image) for part in _chunks(codes, n)])
+        judge = self.child_discriminator.judge
+        scores = torch.cat([judge(self.generator(part).image, part.c) for part in _chunks(codes, n)])
         return codes[scores.argsort()[:n]]
 
     def _for_background_critic(self, picture: Tensor) -> Tensor:
@@ -754,3 +827,124 @@ def fit_predictor(model: FineGAN, steps: int = 1000, batch_size: int = 32, seed:
             predictor.training_step({"image": images}, codes)
         model.generator.train(training)
     return predictor.eval()
+
+
+# ---- real pictures, sorted ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClustersConfig(FineGANConfig):
+    """FineGAN's config, and how real pictures are sorted."""
+
+    segmenter_widths: tuple[int, ...] | None = (16, 32, 48, 64)
+    n_sorted: int = 8000  # pictures that are sorted
+    confusion_steps: int = 400  # of what learns to tell children by their silhouettes
+    confusion_batch: int = 128
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.segmenter_widths is None:
+            raise ValueError("segmenter_widths must be given: pictures are sorted by their objects")
+        if self.n_sorted < 2 * self.n_children:
+            raise ValueError(f"n_sorted must be at least 2 n_children = {2 * self.n_children}, got {self.n_sorted}")
+
+
+class FineGANClusters(FineGAN):
+    """A stage between two of FineGAN's: a finished generator teaches a U-Net to cut out objects, then real ones are sorted.
+
+    A batch needs `image`. Afterwards `clusters` tells the child of a real picture, in the order of the generator's own codes as
+    far as they agree.
+    """
+
+    name = "finegan_clusters"
+    averaged = ("clusters",)
+    needs = ("generator",)  # of the checkpoint that a run starts from
+
+    def __init__(self, config: ClustersConfig):
+        super().__init__(config)
+        self.generator.requires_grad_(False)
+        self.clusters.requires_grad_(True)
+        self.optimizers = {"clusters": torch.optim.Adam(self.clusters.parameters(), lr=config.learning_rate)}
+
+    def train(self, mode: bool = True) -> "FineGANClusters":
+        """The generator is finished: it stays in eval mode."""
+        super().train(mode)
+        self.generator.eval()
+        self.clusters.train(mode)
+        return self
+
+    def training_step(self, batch: dict[str, Tensor], codes: Codes | None = None) -> dict[str, Tensor]:
+        """One update of the U-Net, on as many generated pictures as the batch has real ones; returns the loss."""
+        image = checked(batch["image"], self.config.image_size)
+        with torch.no_grad():
+            fake = self.generator(self.sample_codes(len(image)) if codes is None else codes)
+        loss = segmentation_loss(self.clusters.segmenter, fake.image, fake.mask)
+        self._update("clusters", loss)
+        self.step += 1
+        return {"segmentation": loss.detach()}
+
+    @torch.no_grad()
+    def finish(self, batches: Iterator[dict[str, Tensor]]) -> None:
+        """Sort real pictures: `clusters.centres`, ordered so that a parent's children follow each other."""
+        config, clusters = self.config, self.clusters
+        colours, masks, found = [], [], 0
+        while found < config.n_sorted:
+            image = next(batches)["image"]
+            mask = clusters.cut_out(image)
+            colours.append(clusters.colours(image, mask))
+            masks.append((mask * 255).byte())  # a quarter of the memory
+            found += len(image)
+        centres, child = k_means(torch.cat(colours), config.n_children)
+        child = child.to(image.device)
+        order = self.ordered(self.confusion(torch.cat(masks), child), centres.to(image.device))
+        clusters.centres.copy_(centres[order])
+
+    @torch.enable_grad()
+    def confusion(self, masks: Tensor, child: Tensor) -> Tensor:
+        """How the silhouettes (N, 1, H, W) uint8 of each child are read by what learnt to tell children by silhouettes.
+
+        (N_c, N_c), each row sums to 1; half of the pictures are learnt from and the other half read.
+        """
+        config, half = self.config, len(masks) // 2
+        widths = config.reader_widths or config.object_widths
+        reader = ObjectDiscriminator(
+            config.image_size, widths, widths[-1], (config.n_children,), channels=1, judges=False, norm="batch"
+        ).to(masks.device)
+        optimizer = torch.optim.Adam(reader.parameters(), lr=2e-3, betas=config.betas)
+        for _ in range(config.confusion_steps):
+            chosen = torch.randint(half, (config.confusion_batch,), device=masks.device)
+            (logits,) = reader.read(moved(masks[chosen].float() / 255))
+            optimizer.zero_grad()
+            F.cross_entropy(logits, child[chosen]).backward()
+            optimizer.step()
+        reader.eval()
+        read = torch.zeros(config.n_children, config.n_children, device=masks.device)
+        with torch.no_grad():
+            for start in range(half, len(masks), config.confusion_batch):
+                part = slice(start, start + config.confusion_batch)
+                (logits,) = reader.read(masks[part].float() / 255)
+                read.index_add_(0, child[part], logits.float().softmax(1))
+        return read / read.sum(1, keepdim=True).clamp(min=1e-6)
+
+    def ordered(self, confusion: Tensor, centres: Tensor, n: int = 1000) -> Tensor:
+        """Which cluster is which child (N_c,): children of one parent are confused with each other, and parents and children
+        are called what the generator calls them in as many of n generated pictures as can be."""
+        config = self.config
+        parent_of = child_to_parent(torch.arange(config.n_children), config.n_parents, config.n_children)
+        sizes = parent_of.bincount(minlength=config.n_parents)
+        family = torch.from_numpy(families(confusion.double().cpu().numpy(), sizes.tolist()))
+
+        agreement = torch.zeros(config.n_children, config.n_children)  # child by cluster, in generated pictures
+        for _ in range(0, n, 100):
+            codes = self.sample_codes(100)
+            image = self.generator(codes).image
+            nearest = torch.cdist(self.clusters.colours(image, self.clusters.cut_out(image)), centres).argmin(1)
+            agreement.index_put_((codes.index("c").cpu(), nearest.cpu()), torch.ones(100), accumulate=True)
+        by_parent = torch.zeros(config.n_parents, config.n_children).index_add_(0, parent_of, agreement)
+        by_family = torch.zeros(config.n_parents, config.n_parents).index_add_(1, family, by_parent)
+        by_family[sizes[:, None] != sizes] = -1  # a parent takes a family of its size
+        order = torch.empty(config.n_children, dtype=torch.int64)
+        for parent, taken in enumerate(in_order(by_family.numpy())):
+            own, clusters = (parent_of == parent).nonzero()[:, 0], (family == int(taken)).nonzero()[:, 0]
+            order[own] = clusters[in_order(agreement[own][:, clusters].numpy())]
+        return order

@@ -69,6 +69,8 @@ class CodeModeConfig(FineGANConfig):
                 raise ValueError(f"{name} halves a picture of {self.image_size} pixels {len(getattr(self, name))} times")
         if self.reprediction not in ("untied", "tied", "none"):
             raise ValueError(f"reprediction must be 'untied', 'tied' or 'none', got {self.reprediction!r}")
+        if self.segmenter_widths is not None:
+            raise ValueError("segmenter_widths must be None: code mode does not learn from sorted pictures")
         if self.redraw_weight < 0:
             raise ValueError(f"redraw_weight must not be negative, got {self.redraw_weight}")
         if not self.paired and self.reprediction == "none":

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from tutorial_lib.data.birds import POSE, PaperBirds
 from tutorial_lib.data.pictures import save_sheet
-from tutorial_lib.methods.comgan import FAMILIES, ComGAN, Composition, DSComGAN, Segmenter, UNet, is_trivial, mask_watch
+from tutorial_lib.layers import UNet
+from tutorial_lib.methods.comgan import FAMILIES, ComGAN, Composition, DSComGAN, Segmenter, is_trivial, mask_watch
 from tutorial_lib.metrics.control import ControlMatrix, control_matrix
 from tutorial_lib.metrics.generation import extract, fid, inception_score
 from tutorial_lib.metrics.oracle import Oracle

@@ -19,7 +19,7 @@ from tutorial_lib.codes import Codes
 from tutorial_lib.data.birds import POSE, SHAPES, TEXTURES, PaperBirds
 from tutorial_lib.data.pictures import save_sheet
 from tutorial_lib.methods.finegan import CodePredictor, FineGAN, child_to_parent, fit_predictor
-from tutorial_lib.metrics.clustering import score_clusters
+from tutorial_lib.metrics.clustering import nmi, score_clusters
 from tutorial_lib.metrics.control import ControlMatrix, control_matrix, pose_scores
 from tutorial_lib.metrics.generation import extract, fid, inception_score, kid
 from tutorial_lib.metrics.oracle import Oracle, Reading
@@ -99,6 +99,29 @@ def cluster(predictor: CodePredictor, samples: int = 2000, seed: int = 0) -> dic
 
 
 @torch.no_grad()
+def sorted_pictures(method: FineGAN, samples: int = 2000) -> dict[str, float]:
+    """How far the parents and children that held-out real renders are sorted into agree with shape and texture (NMI).
+
+    Empty for a model that sorts no pictures.
+    """
+    if method.config.segmenter_widths is None:
+        return {}
+    birds = PaperBirds(method.config.image_size, length=samples, seed=HELD_OUT + 1)
+    children, shapes, textures = [], [], []
+    for batch in birds.stream(100):
+        _, child = method.sort(batch["image"])
+        children.append(child.argmax(1))
+        shapes.append(batch["shape"])
+        textures.append(batch["texture"])
+    child = torch.cat(children)
+    parent = child_to_parent(child, method.config.n_parents, method.config.n_children)
+    return {
+        "sorted.shape": nmi(parent.numpy(), torch.cat(shapes).numpy()),
+        "sorted.texture": nmi(child.numpy(), torch.cat(textures).numpy()),
+    }
+
+
+@torch.no_grad()
 def generated_features(model: nn.Module, oracle: Oracle, n: int, seed: int = 0, **tied: bool) -> tuple[np.ndarray, np.ndarray]:
     """The oracle's features (n, 128) and texture logits (n, 24) of n generated pictures."""
     random = torch.Generator().manual_seed(seed)
@@ -142,7 +165,7 @@ def evaluate(method: FineGAN, card: dict | None = None, *, samples: int = 5000) 
     figures |= {"fid": fid(real, fake), "fid.floor": fid(real, other), "infogan.fid": fid(real, infogan)}
     figures |= {"kid": kid(real, fake, subset_size=subset)[0], "infogan.kid": kid(real, infogan, subset_size=subset)[0]}
     figures |= {"is": inception_score(logits)[0], "infogan.is": inception_score(infogan_logits)[0]}
-    figures |= cluster(fit_predictor(method))
+    figures |= cluster(fit_predictor(method)) | sorted_pictures(method)
     figures["params"] = sum(p.numel() for p in method.generator.parameters())
     figures["seconds"] = time.perf_counter() - started
     return figures

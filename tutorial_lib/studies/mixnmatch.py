@@ -19,7 +19,7 @@ from torch import Tensor
 from tutorial_lib.codes import Codes
 from tutorial_lib.data.birds import POSE, SHAPES, TEXTURES, PaperBirds, render
 from tutorial_lib.data.pictures import save_sheet
-from tutorial_lib.methods.finegan import FineGAN, FineGANConfig, fit_predictor
+from tutorial_lib.methods.finegan import SORTING, FineGAN, FineGANConfig, fit_predictor
 from tutorial_lib.methods.mixnmatch import CodeMode, CodeModeConfig, MixNMatch
 from tutorial_lib.metrics.clustering import nmi, score_clusters
 from tutorial_lib.metrics.generation import extract, fid, inception_score, kid
@@ -165,9 +165,10 @@ def code_config(config: CodeModeConfig) -> CodeModeConfig:
 def posthoc_encoders(finegan: FineGAN, config: CodeModeConfig, steps: int = 1000, seed: int = 0) -> CodeMode:
     """FineGAN with encoders fitted afterwards on its pictures alone: the baseline of Table 3, and the start of notebook 02.
 
-    config: sizes of the encoders; whatever is FineGAN's own in it follows `finegan`.
+    config: sizes of the encoders; whatever is FineGAN's own in it follows `finegan`, but for what trains that.
     """
-    config = replace(config, **{field.name: getattr(finegan.config, field.name) for field in fields(FineGANConfig)})
+    own = [field.name for field in fields(FineGANConfig) if field.name not in SORTING]
+    config = replace(config, **{name: getattr(finegan.config, name) for name in own})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CodeMode(config)
