@@ -215,6 +215,24 @@ def test_start_leaves_a_part_of_a_network_new_that_has_another_size(tmp_path):
     assert all(map(torch.equal, second.classifiers["gaze"].parameters(), first.classifiers["gaze"].parameters()))
 
 
+def test_an_optional_part_is_taken_if_both_have_it(tmp_path):
+    plain = presets.PRESETS["finegan"]["smoke"].method
+    judged = replace(plain, segmenter_widths=(4, 8), child_judged=True)
+    (one, other), without = (presets.build(judged) for _ in range(2)), presets.build(plain)
+    path = checkpoints.save(one, tmp_path / "one.safetensors", card={})
+    checkpoints.start_from(without, path)
+    assert all(map(torch.equal, without.child_discriminator.parameters(), one.child_discriminator.trunk.parameters()))
+    mixnmatch = presets.build(presets.PRESETS["mixnmatch_code"]["smoke"].method)
+    checkpoints.start_from(mixnmatch, path)
+    assert all(map(torch.equal, mixnmatch.generator.parameters(), one.generator.parameters()))
+
+    before = other.child_discriminator.match.weight.detach().clone()
+    checkpoints.start_from(other, checkpoints.save(without, tmp_path / "without.safetensors", card={}))
+    assert torch.equal(other.child_discriminator.match.weight, before)
+    checkpoints.start_from(other, path)
+    assert torch.equal(other.child_discriminator.match.weight, one.child_discriminator.match.weight)
+
+
 def test_what_should_start_anew_must_exist(tmp_path):
     method = presets.build(presets.PRESETS["uniform_posterior"]["smoke"].method)
     path = checkpoints.save(method, tmp_path / "first.safetensors", card={})

@@ -506,6 +506,7 @@ class FineGAN(nn.Module):
 
     name = "finegan"
     averaged = ("generator",)
+    optional = ("child_discriminator.match",)  # of a checkpoint that a run starts from
 
     def __init__(self, config: FineGANConfig):
         super().__init__()

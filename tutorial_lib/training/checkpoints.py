@@ -119,7 +119,8 @@ def start_from(
 
     Returns, for a card, where they come from: the checkpoint's method, SHA-256, steps, pictures and seconds, and its own start.
     only: names of the networks to take; all that both have if None. anew: names of networks, or of parts of them
-    ("classifiers.identity"), that are not taken. Optimisers and steps start anew.
+    ("classifiers.identity"), that are not taken. Parts that the method calls `optional` are taken if both have them. Optimisers
+    and steps start anew.
 
     Raises FileNotFoundError; CheckpointError if the file is damaged, if a network of the same name has other sizes, or if one
     is missing that the method names in `needs`; ValueError if the method has no part of a name in `anew`.
@@ -131,6 +132,9 @@ def start_from(
     path = find(name_or_path)
     about = card(path)
     tensors = read_tensors(path, sha256_expected=about.get("sha256"))[0]
+    for part in (f"{name}." for name in getattr(method, "optional", ())):
+        if not all(any(name.startswith(part) for name in names) for names in (tensors, method.state_dict())):
+            fresh += (part,)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(fresh)}
     networks = {name.split(".")[0] for name in tensors if "." in name}
     networks = networks if only is None else networks & set(only)

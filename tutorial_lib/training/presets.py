@@ -237,7 +237,6 @@ _FINEGAN["laptop"] = replace(
     ),
     run=replace(_FINEGAN["second"].run, steps=4000),
     start="runs/finegan_clusters/model.safetensors",
-    anew=("child_discriminator.match",),
 )
 
 # ---- InfoGAN, of FineGAN's size and budget --------------------------------------------------------------------------------
