@@ -12,7 +12,8 @@ from tutorial_lib.codes import Codes
 from tutorial_lib.data.birds import PaperBirds
 from tutorial_lib.methods.clusters import ObjectClusters, families, in_order, k_means, segmentation_loss
 from tutorial_lib.methods.finegan import FineGAN, FineGANClusters, Stages, child_to_parent, judge_loss
-from tutorial_lib.training.presets import PRESETS
+from tutorial_lib.training import checkpoints
+from tutorial_lib.training.presets import PRESETS, build
 
 STAGE = PRESETS["finegan_clusters"]["smoke"].method
 SORTED = replace(
@@ -223,6 +224,14 @@ def test_wrong_stage_is_named(changes, message):
 def test_what_is_learnt_from_sorted_pictures_needs_them_sorted(change):
     with pytest.raises(ValueError, match="real_information and child_judged need segmenter_widths"):
         replace(PRESETS["finegan"]["smoke"].method, **change)
+
+
+def test_a_start_without_sorted_pictures_is_named(model, tmp_path):
+    plain = checkpoints.save(build(PRESETS["finegan"]["smoke"].method), tmp_path / "plain.safetensors", card={})
+    with pytest.raises(checkpoints.CheckpointError, match="holds the method 'finegan': finegan needs its clusters"):
+        checkpoints.start_from(model, plain)
+    checkpoints.start_from(model, checkpoints.save(FineGANClusters(STAGE), tmp_path / "sorted.safetensors", card={}))
+    assert not model.clusters.centres.any()  # as in that file
 
 
 def test_sorting_is_finished(model, batch):

@@ -218,7 +218,7 @@ def test_start_leaves_a_part_of_a_network_new_that_has_another_size(tmp_path):
 def test_an_optional_part_is_taken_if_both_have_it(tmp_path):
     plain = presets.PRESETS["finegan"]["smoke"].method
     judged = replace(plain, segmenter_widths=(4, 8), child_judged=True)
-    (one, other), without = (presets.build(judged) for _ in range(2)), presets.build(plain)
+    (one, other), without = (presets.build(judged) for _ in range(2)), presets.build(replace(judged, child_judged=False))
     path = checkpoints.save(one, tmp_path / "one.safetensors", card={})
     checkpoints.start_from(without, path)
     assert all(map(torch.equal, without.child_discriminator.parameters(), one.child_discriminator.trunk.parameters()))

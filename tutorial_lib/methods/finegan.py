@@ -556,6 +556,12 @@ class FineGAN(nn.Module):
         }
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The networks that a checkpoint must have for a run to start from it."""
+        learns_from_sorted = self.config.real_information or self.config.child_judged
+        return ("generator", "clusters") if learns_from_sorted else ("generator",)
+
     # ---- codes and pictures
 
     def sample_codes(self, n: int, *, tied: bool = True, generator: torch.Generator | None = None) -> Codes:
