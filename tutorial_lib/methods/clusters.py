@@ -87,6 +87,10 @@ def families(confusion: np.ndarray, sizes: list[int], seed: int = 0) -> np.ndarr
         raise ValueError(f"sizes must sum to the number of classes, {len(confusion)}, got {sizes}")
     alike = confusion @ confusion.T + 1e-6  # the graph stays connected where nothing is confused
     group = SpectralClustering(len(sizes), affinity="precomputed", random_state=seed).fit_predict(alike)
+    # A group takes the place of a family that has its rank in size.
+    rank = np.empty(len(sizes), dtype=int)
+    rank[np.argsort(np.bincount(group, minlength=len(sizes)), kind="stable")] = np.argsort(sizes, kind="stable")
+    group = rank[group]
     closeness = np.stack([alike[:, group == g].mean(1) for g in range(len(sizes))], 1)
     room = np.repeat(np.arange(len(sizes)), sizes)
     rows, places = linear_sum_assignment(closeness[:, room], maximize=True)

@@ -939,7 +939,7 @@ class FineGANClusters(FineGAN):
         config = self.config
         parent_of = child_to_parent(torch.arange(config.n_children), config.n_parents, config.n_children)
         sizes = parent_of.bincount(minlength=config.n_parents)
-        family = torch.from_numpy(families(confusion.double().cpu().numpy(), sizes.tolist()))
+        family = torch.from_numpy(families(confusion.cpu().double().numpy(), sizes.tolist()))
 
         agreement = torch.zeros(config.n_children, config.n_children)  # child by cluster, in generated pictures
         for _ in range(0, n, 100):

@@ -224,7 +224,7 @@ _CLUSTERS = {
     ),
 }
 _FINEGAN["laptop"] = replace(
-    # The third stage, with real pictures sorted: after 1,000 steps every parent has a species of its own. Tried and dropped,
+    # The last stage, with real pictures sorted: after 1,000 steps every parent has a species of its own. Tried and dropped,
     # each from the same start for 5,000 steps, by 3,000 pictures: readers that learn from sorted pictures and generated ones,
     # D_c as before: control of p 0.72, of c 0.57, pose 0.36, and no owl, for the readers agree with the generator on what to
     # call one. Readers that learn from sorted pictures alone: 0.62, 0.75, 0.23, all plumages, and birds out of shape.
@@ -239,7 +239,7 @@ _FINEGAN["laptop"] = replace(
     start="runs/finegan_clusters/model.safetensors",
 )
 
-# ---- InfoGAN, of FineGAN's size and budget --------------------------------------------------------------------------------
+# ---- InfoGAN, of FineGAN's size and with its first two stages' budget -------------------------------------------------------
 
 
 def _infogan(preset: str, width: int, widths: tuple[int, ...]) -> Preset:
