@@ -56,10 +56,10 @@ checkpoints: setup ## retrain what data/checkpoints ships (hours)
 	  name="$${run%%:*}"; preset=laptop; folder="runs/$$name"; \
 	  case "$$run" in *:*) preset="$${run#*:}"; folder="runs/$${name}_$$preset";; esac; \
 	  $(BIN)/python -m tutorial_lib train $$name --preset $$preset --folder $$folder --resume || exit 1; \
-	done
-	@for name in $(SHIPPED); do \
-	  cp runs/$$name/model.safetensors data/checkpoints/$$name.safetensors && \
-	  cp runs/$$name/model.json data/checkpoints/$$name.json || exit 1; \
+	  case " $(SHIPPED) " in *" $$run "*) \
+	    cp $$folder/model.safetensors data/checkpoints/$$name.safetensors && \
+	    cp $$folder/model.json data/checkpoints/$$name.json || exit 1;; \
+	  esac; \
 	done
 	$(BIN)/python -m tutorial_lib ablate finegan
 	$(BIN)/python -m tutorial_lib ablate mixnmatch

@@ -80,7 +80,6 @@ def families(confusion: np.ndarray, sizes: list[int], seed: int = 0) -> np.ndarr
     confusion (n, n): row i is how the objects of class i are read, shares that sum to 1. Spectral clustering finds groups of
     classes that are read alike; an assignment then gives each group as many as it has room for.
     """
-    from scipy.optimize import linear_sum_assignment
     from sklearn.cluster import SpectralClustering
 
     if sum(sizes) != len(confusion):
@@ -93,10 +92,7 @@ def families(confusion: np.ndarray, sizes: list[int], seed: int = 0) -> np.ndarr
     group = rank[group]
     closeness = np.stack([alike[:, group == g].mean(1) for g in range(len(sizes))], 1)
     room = np.repeat(np.arange(len(sizes)), sizes)
-    rows, places = linear_sum_assignment(closeness[:, room], maximize=True)
-    assigned = np.empty(len(confusion), dtype=int)
-    assigned[rows] = room[places]
-    return assigned
+    return room[in_order(closeness[:, room])]
 
 
 def in_order(agreement: np.ndarray) -> np.ndarray:
