@@ -11,8 +11,17 @@ from torch import nn
 from tutorial_lib.codes import Codes
 from tutorial_lib.data.birds import PaperBirds
 from tutorial_lib.methods.clusters import ObjectClusters, families, in_order, k_means, segmentation_loss
-from tutorial_lib.methods.finegan import FineGAN, FineGANClusters, Stages, child_to_parent, judge_loss
+from tutorial_lib.methods.finegan import (
+    FineGAN,
+    FineGANClusters,
+    Stages,
+    child_to_parent,
+    judge_loss,
+    palette_loss,
+    soft_histogram,
+)
 from tutorial_lib.training import checkpoints
+from tutorial_lib.training.loop import train
 from tutorial_lib.training.presets import PRESETS, build
 
 STAGE = PRESETS["finegan_clusters"]["smoke"].method
@@ -189,11 +198,54 @@ def test_stage_sorts_pictures_by_colour_and_silhouette():
                 image[row, :, slice(*rows), slice(*columns)] = FOUR[c][:, None, None]
             yield {"image": image}
 
-    model.finish(batches())
+    figures = model.finish(batches())
+    assert figures["sorted"] == 240 and figures["empty"] == 0
+    assert 0.15 < figures["smallest"] <= 0.25 <= figures["largest"] < 0.35
+    assert 0.3 < figures["told"] < 0.8 and figures["siblings"] > 0.9  # siblings' silhouettes are the same
     own = model.clusters.child(painted(FOUR.tolist()), torch.ones(4, 1, 32, 32))
     assert sorted(own.tolist()) == [0, 1, 2, 3]
     parent = child_to_parent(own, 2, 4).tolist()
     assert parent[0] == parent[2] != parent[1] == parent[3]
+
+
+def squares(n: int, empty: int) -> dict[str, torch.Tensor]:
+    """n pictures of squares in the four colours, with an edge in one of the others, and `empty` more without any."""
+    image = torch.full((n + empty, 3, 32, 32), -1.0)
+    for row in range(n):
+        image[row, :, 8:24, 8:24] = FOUR[row % 4][:, None, None]
+        image[row, :, 8 : 8 + row // 4 % 3, 8:24] = FOUR[(row + 1) % 4][:, None, None]
+    return {"image": image}
+
+
+def test_pictures_without_an_object_are_left_out():
+    model = stage(n_sorted=240, confusion_steps=2, confusion_batch=8)
+    figures = model.finish([squares(72, 8)])  # all there are
+    assert figures["sorted"] == 72 and figures["empty"] == pytest.approx(0.1)
+    assert figures["smallest"] == figures["largest"] == 0.25
+    assert (model.clusters.centres.square().sum(1) > 0.7).all()  # none of them is that of no colours, zeros
+
+
+@pytest.mark.parametrize(("n", "empty", "said"), [(80, 20, "80 of 100"), (7, 0, "7 of 7")])
+def test_too_few_objects_to_sort_are_named(n, empty, said):
+    model = stage(n_sorted=240)
+    with pytest.raises(RuntimeError, match=f"an object was found in {said} pictures, which is too few to sort into 4"):
+        model.finish([squares(n, empty)])
+    assert not model.clusters.centres.any()
+
+
+def test_stage_ends_with_what_the_next_one_starts_from(tmp_path, monkeypatch):
+    """Through the loop: trained, sorted, saved, and taken up by a FineGAN that judges by child."""
+    torch.manual_seed(0)
+    preset = PRESETS["finegan_clusters"]["smoke"]
+    model = FineGANClusters(preset.method)
+    monkeypatch.setattr(ObjectClusters, "cut_out", lambda self, images: torch.ones_like(images[:, :1]))
+    train(model, preset.dataset(), preset.run, tmp_path, progress=False)
+    assert checkpoints.card(tmp_path / "model.safetensors")["finished"]["sorted"] == preset.method.n_sorted
+    following = FineGAN(SORTED)
+    checkpoints.start_from(following, tmp_path / "model.safetensors")
+    batch = preset.dataset().batch(range(40))
+    _, child = following.sort(batch["image"])
+    assert child.argmax(1).unique().numel() > 5
 
 
 def test_stage_trains_the_segmenter_alone(batch):
@@ -219,9 +271,85 @@ def test_wrong_stage_is_named(changes, message):
 # ---- FineGAN with sorted pictures
 
 
-@pytest.mark.parametrize("change", [{"real_information": 1.0}, {"child_judged": True}])
+def sorted_from_real(**changes) -> FineGAN:
+    torch.manual_seed(0)
+    model = FineGAN(replace(SORTED, child_from_real=True, **changes))
+    model.clusters.centres.copy_(torch.rand_like(model.clusters.centres))
+    return model.train()
+
+
+def test_reader_of_children_needs_something_to_learn_from():
+    with pytest.raises(ValueError, match="child_from_real needs real_information"):
+        replace(SORTED, real_information=0.0, child_from_real=True)
+
+
+def test_reader_of_children_from_real_pictures_alone_does_not_learn_from_generated_ones(batch):
+    model = sorted_from_real()
+    codes = model.sample_codes(4)
+    terms, reader = model.object_losses(model.generate(codes), codes), model.child_discriminator
+    terms["c_information"].backward(retain_graph=True)
+    assert all(p.grad is None for network in (reader.code_features, reader.code) for p in network.parameters())
+    assert any(p.grad is not None for p in model.generator.child.parameters())
+    mask, c = model.sort(batch["image"])
+    model.real_losses(batch["image"] * mask, mask, c)["c_real"].backward()
+    assert all(p.grad is not None for network in (reader.code_features, reader.code) for p in network.parameters())
+
+
+def test_every_second_real_object_is_cut_along_another_ones_outline(batch, monkeypatch):
+    model = sorted_from_real()
+    seen = []
+    monkeypatch.setattr(model.child_discriminator, "read", lambda x: seen.append(x) or [x.mean((2, 3)) @ torch.ones(3, 24)])
+    cut, mask = torch.ones(4, 3, 32, 32), torch.zeros(4, 1, 32, 32)
+    mask[..., :16] = 1
+    model.real_losses(cut, mask, F.one_hot(torch.arange(4), 24))
+    assert torch.equal(seen[0][::2], cut[::2])
+    assert all(0.02 < float(picture.mean()) < 0.9 for picture in seen[0][1::2])
+
+
+def test_soft_histogram_shares_a_pixel_between_the_levels_around_it():
+    picture = painted([(-1.0, 0.5, 1.0), WHITE], size=2)
+    picture[0, :, 0] = torch.tensor(WHITE)[:, None]  # the upper half, which the mask leaves out
+    mask = torch.tensor([[0.0, 0.0], [1.0, 0.5]]).expand(2, 1, 2, 2)
+    shares = soft_histogram(picture, mask, levels=3).unflatten(1, (3, 3, 3))
+    expected = torch.zeros(2, 3, 3, 3)
+    expected[0, 0, 1, 2] = expected[0, 0, 2, 2] = 0.5  # green lies amid its second and third level
+    expected[1, 2, 2, 2] = 1
+    torch.testing.assert_close(shares, expected)
+
+
+def test_palettes_are_as_far_apart_as_hellinger_says():
+    whole, both = torch.ones(1, 1, 32, 32), painted([RED])
+    both[..., :8] = torch.tensor(BLUE)[:, None, None]  # a quarter
+    assert float(palette_loss(painted([RED]), whole, painted([RED]), whole)) == pytest.approx(0, abs=0.02)
+    assert float(palette_loss(painted([RED]), whole, painted([GREEN]), whole)) == pytest.approx(1, abs=0.05)
+    assert float(palette_loss(both, whole, painted([RED]), whole)) == pytest.approx(1 - 0.75**0.5, abs=0.03)
+
+
+def test_objects_are_repainted_as_the_children_of_the_real_pictures(batch, monkeypatch):
+    model = sorted_from_real(palette_weight=3.0)
+    codes = model.sample_codes(4)
+    fake = model.generate(codes)
+    mask, c = model.sort(batch["image"])
+    monkeypatch.setattr(model.child_discriminator, "read", lambda x: [x.mean((2, 3)) @ torch.ones(3, 24)])
+    terms = model.object_losses(fake, codes, batch["image"], mask, c)
+    foreground, drawn = model.generator.draw_child(fake.feature, fake.parent_mask, c.float())
+    torch.testing.assert_close(terms["palette"], 3 * palette_loss(foreground, drawn, batch["image"], mask))
+    logits = (foreground * drawn).mean((2, 3)) @ torch.ones(3, 24)
+    torch.testing.assert_close(terms["c_information"], F.cross_entropy(logits, c.float()))
+    model.zero_grad()
+    terms["palette"].backward()
+    assert model.generator.child_painter.mask.weight.grad is None  # colours do not move the outline
+
+
+@pytest.mark.parametrize("change", [{"palette_weight": -1.0}, {"palette_weight": 1.0, "child_untied": False}])
+def test_palette_needs_objects_that_are_repainted(change):
+    with pytest.raises(ValueError, match="palette_weight must not be negative, and needs child_untied"):
+        replace(SORTED, **change)
+
+
+@pytest.mark.parametrize("change", [{"real_information": 1.0}, {"child_judged": True}, {"palette_weight": 1.0}])
 def test_what_is_learnt_from_sorted_pictures_needs_them_sorted(change):
-    with pytest.raises(ValueError, match="real_information and child_judged need segmenter_widths"):
+    with pytest.raises(ValueError, match="real_information, child_judged and palette_weight need segmenter_widths"):
         replace(PRESETS["finegan"]["smoke"].method, **change)
 
 
@@ -229,8 +357,17 @@ def test_a_start_without_sorted_pictures_is_named(model, tmp_path):
     plain = checkpoints.save(build(PRESETS["finegan"]["smoke"].method), tmp_path / "plain.safetensors", card={})
     with pytest.raises(checkpoints.CheckpointError, match="holds the method 'finegan': finegan needs its clusters"):
         checkpoints.start_from(model, plain)
-    checkpoints.start_from(model, checkpoints.save(FineGANClusters(STAGE), tmp_path / "sorted.safetensors", card={}))
-    assert not model.clusters.centres.any()  # as in that file
+    done = FineGANClusters(STAGE)
+    done.clusters.centres.copy_(torch.rand_like(done.clusters.centres))
+    checkpoints.start_from(model, checkpoints.save(done, tmp_path / "sorted.safetensors", card={}))
+    assert torch.equal(model.clusters.centres, done.clusters.centres)
+
+
+def test_pictures_that_nobody_has_sorted_are_named(batch):
+    """Without a start, or from a stage that did not reach its end, every picture would be child 0."""
+    torch.manual_seed(0)
+    with pytest.raises(RuntimeError, match="no pictures were sorted yet: train finegan_clusters to its end"):
+        FineGAN(SORTED).train().training_step(batch)
 
 
 def test_sorting_is_finished(model, batch):

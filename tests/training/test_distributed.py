@@ -59,6 +59,12 @@ def test_processes_stay_equal_to_the_last_bit_spectral_norm_included(two):
         assert torch.equal(value, other[name]), name
 
 
+def test_what_the_first_process_finishes_is_everyones(two):
+    one, other = (load_file(two / "finish" / f"state{rank}.safetensors") for rank in (0, 1))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert any((value == 1).all() for value in one.values()) and not any((value == 2).any() for value in one.values())
+
+
 def test_only_one_process_writes(two):
     names = sorted(path.name for path in (two / "training" / "run").iterdir())
     assert names == ["metrics.jsonl", "model.json", "model.safetensors", "snapshot.safetensors"]

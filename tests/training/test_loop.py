@@ -222,17 +222,28 @@ class Finishing(Toy):
 
     def finish(self, batches):
         weights = [parameter.clone() for parameter in self.generator.parameters()]
-        self.finished = (*self.finished, (self.training, weights, next(batches)["image"].shape))
+        self.finished = (*self.finished, (self.training, weights, [batch["image"] for batch in batches]))
+        return {"seen": len(self.finished[-1][-1])}
 
 
-def test_what_finishes_a_method_is_done_once_in_the_end_with_the_averages(make_toy, pictures):
+def test_what_finishes_a_method_is_done_once_in_the_end_with_the_averages(make_toy, pictures, tmp_path):
     method = make_toy(Finishing)
-    history = train(method, pictures, RUN, progress=False)
-    ((training, weights, shape),) = method.finished
+    history = train(method, pictures, RUN, tmp_path, progress=False)
+    ((training, weights, batches),) = method.finished
     assert not training
-    assert shape[0] == RUN.batch_size
+    assert {len(batch) for batch in batches} == {RUN.batch_size}
+    card = json.loads((tmp_path / "model.json").read_text())
+    assert card["finished"] == {"seen": len(batches)} and card["seconds"] == round(history.seconds, 1)
     for found, expected in zip(weights, history.averaged["generator"].parameters(), strict=True):
         assert torch.equal(found, expected)
+
+
+def test_a_method_is_finished_on_one_pass_through_the_data(make_toy, pictures):
+    method = make_toy(Finishing)
+    train(method, pictures, RUN, progress=False)  # it ends amid an epoch
+    seen = torch.cat(method.finished[0][-1]).flatten(1)
+    assert RUN.steps % (len(pictures) // RUN.batch_size)
+    assert len(seen) == len(seen.unique(dim=0)) == len(pictures) // RUN.batch_size * RUN.batch_size
 
 
 def test_an_interrupted_run_is_not_finished(make_toy, pictures):

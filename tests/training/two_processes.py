@@ -22,7 +22,7 @@ def process(rank: int, folder: str, port: int) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "yes"}
-    for part in ("training", "resume", "parts", "apart", "norms"):
+    for part in ("training", "resume", "parts", "apart", "norms", "finish"):
         (Path(folder) / part).mkdir(exist_ok=True)
     run_training(Path(folder) / "training")
     run_resume(Path(folder) / "resume")
@@ -30,6 +30,7 @@ def process(rank: int, folder: str, port: int) -> None:
     run_parts(Path(folder) / "parts")
     run_apart(Path(folder) / "apart")
     run_batch_norm(Path(folder) / "norms")
+    run_finish(Path(folder) / "finish")
     torch.distributed.destroy_process_group()
 
 
@@ -81,6 +82,20 @@ def run_apart(folder: Path) -> None:
         train(GivenCodes(ToyConfig()), Pictures(), RUN, folder / rank, resume=True, progress=False)
     except CheckpointError as error:
         (folder / f"said{rank}").write_text(str(error))
+
+
+class Finishing(GivenCodes):
+    """Each process ends with weights of its own."""
+
+    def finish(self, batches) -> None:
+        for parameter in self.generator.parameters():
+            parameter.data.fill_(1.0 + int(os.environ["RANK"]))
+
+
+def run_finish(folder: Path) -> None:
+    """Train what each process finishes in another way, write the averages."""
+    history = train(Finishing(ToyConfig()), Pictures(), RUN, progress=False)
+    save_file(history.averaged["generator"].state_dict(), folder / f"state{os.environ['RANK']}.safetensors")
 
 
 def run_batch_norm(folder: Path) -> None:

@@ -49,7 +49,11 @@ class ObjectClusters(nn.Module):
         return (counts / counts.sum(1, keepdim=True).clamp(min=1)).sqrt()
 
     def child(self, images: Tensor, masks: Tensor) -> Tensor:
-        """The child (B,) int64 of each object: that with the nearest centre."""
+        """The child (B,) int64 of each object: that with the nearest centre. RuntimeError if no centres were found yet."""
+        if not self.centres.any():
+            raise RuntimeError(
+                "no pictures were sorted yet: train finegan_clusters to its end, and start from the model that it saves"
+            )
         return torch.cdist(self.colours(images, masks), self.centres).argmin(1)
 
 
@@ -90,7 +94,8 @@ def families(confusion: np.ndarray, sizes: list[int], seed: int = 0) -> np.ndarr
     rank = np.empty(len(sizes), dtype=int)
     rank[np.argsort(np.bincount(group, minlength=len(sizes)), kind="stable")] = np.argsort(sizes, kind="stable")
     group = rank[group]
-    closeness = np.stack([alike[:, group == g].mean(1) for g in range(len(sizes))], 1)
+    # Nothing is close to a group that came out empty.
+    closeness = np.stack([alike[:, group == g].sum(1) / max(1, (group == g).sum()) for g in range(len(sizes))], 1)
     room = np.repeat(np.arange(len(sizes)), sizes)
     return room[in_order(closeness[:, room])]
 

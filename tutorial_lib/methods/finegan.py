@@ -13,7 +13,7 @@ are off by default and are what the laptop preset switches on. The last section 
 real pictures into children and parents, from which the readers Q_p and Q_c may then learn.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -130,6 +130,8 @@ class FineGANConfig(JudgeConfig):
     segmenter_widths: tuple[int, ...] | None = None  # channels of the U-Net that cuts out real objects, so that they are sorted
     real_information: float = 0.0  # weight of the cross entropy of the parents and children that real pictures are sorted into
     child_judged: bool = False  # D_c tells whether a picture is a real one of its child, not just whether it is real
+    child_from_real: bool = False  # Q_c learns from real pictures alone, with silhouettes that do not tell the child
+    palette_weight: float = 0.0  # of how far colours of objects repainted as a real one's child are from that one's
 
     def __post_init__(self):
         super().__post_init__()
@@ -151,13 +153,18 @@ class FineGANConfig(JudgeConfig):
             raise ValueError(f"each parent needs a child: n_parents {self.n_parents}, n_children {self.n_children}")
         if self.z_background is not None and not 0 < self.z_background < self.z_dim:
             raise ValueError(f"z_background must lie between 1 and z_dim - 1 = {self.z_dim - 1}, got {self.z_background}")
-        if (self.real_information or self.child_judged) and self.segmenter_widths is None:
+        if self.palette_weight < 0 or (self.palette_weight and not self.child_untied):
+            raise ValueError(f"palette_weight must not be negative, and needs child_untied, got {self.palette_weight}")
+        if self.child_from_real and not self.real_information:
+            raise ValueError("child_from_real needs real_information: otherwise Q_c learns from nothing")
+        if (self.real_information or self.child_judged or self.palette_weight) and self.segmenter_widths is None:
             raise ValueError(
-                "real_information and child_judged need segmenter_widths: real pictures are sorted by their objects"
+                "real_information, child_judged and palette_weight need segmenter_widths: real pictures are sorted by objects"
             )
 
 
-SORTING = ("segmenter_widths", "real_information", "child_judged")  # the fields that concern sorted real pictures
+# The fields that concern sorted real pictures.
+SORTING = ("segmenter_widths", "real_information", "child_judged", "child_from_real", "palette_weight")
 
 
 def child_to_parent(child: Tensor, n_parents: int, n_children: int) -> Tensor:
@@ -471,6 +478,24 @@ def area_loss(mask: Tensor, low: float, high: float) -> Tensor:
     return (F.relu(low - area) + F.relu(area - high)).mean()
 
 
+def palette_loss(drawn: Tensor, mask: Tensor, real: Tensor, real_mask: Tensor) -> Tensor:
+    """Squared Hellinger distance between the colours of objects (B, 3, H, W) and those of as many real ones, inside the masks
+    (B, 1, H, W); mean over the batch."""
+    one, other = soft_histogram(drawn, mask), soft_histogram(real, real_mask)
+    # A ten thousandth of each colour keeps the root's slope finite.
+    return 1 - ((one + 1e-4) * (other + 1e-4)).sqrt().sum(1).mean()
+
+
+def soft_histogram(pictures: Tensor, mask: Tensor, levels: int = 5) -> Tensor:
+    """Shares (B, levels³) of colours among the pixels of a mask; between two levels of a channel a pixel counts to both."""
+    level = torch.arange(levels, device=pictures.device)[:, None]
+    place = (pictures.float() + 1) / 2 * (levels - 1)
+    red, green, blue = F.relu(1 - (place.flatten(2)[:, :, None] - level).abs()).unbind(1)  # each (B, levels, pixels)
+    both = (red[:, :, None] * green[:, None]).flatten(1, 2)
+    counts = (both * mask.float().flatten(2)) @ blue.transpose(1, 2)
+    return counts.flatten(1) / counts.sum((1, 2), keepdim=True).flatten(1).clamp(min=1e-6)
+
+
 def moved(pictures: Tensor, turn: float = 0.6, shift: float = 0.3, zoom: float = 0.5) -> Tensor:
     """Each picture (B, C, H, W) turned, shifted, scaled and perhaps mirrored at random; empty (0) where nothing was.
 
@@ -559,8 +584,7 @@ class FineGAN(nn.Module):
     @property
     def needs(self) -> tuple[str, ...]:
         """The networks that a checkpoint must have for a run to start from it."""
-        learns_from_sorted = self.config.real_information or self.config.child_judged
-        return ("generator", "clusters") if learns_from_sorted else ("generator",)
+        return ("generator",) if self.config.segmenter_widths is None else ("generator", "clusters")
 
     # ---- codes and pictures
 
@@ -601,7 +625,7 @@ class FineGAN(nn.Module):
     def train(self, mode: bool = True) -> "FineGAN":
         """What cuts out real objects is finished: it stays in eval mode."""
         super().train(mode)
-        if self.config.segmenter_widths is not None:
+        if hasattr(self, "clusters"):
             self.clusters.eval()
         return self
 
@@ -627,7 +651,8 @@ class FineGAN(nn.Module):
         real_mask, real_child = self.sort(image)
         losses |= self.update_child_discriminator(image, fake.image.detach(), real_child, codes.c)
         with frozen(*self.judges()):
-            terms = self.background_losses(fake.background, codes) | self.object_losses(fake, codes)
+            terms = self.background_losses(fake.background, codes)
+            terms |= self.object_losses(fake, codes, image, real_mask, real_child)
             if self.config.real_information:
                 terms |= self.real_losses(image * real_mask, real_mask, real_child)
         losses |= self.update_generator(terms)
@@ -692,21 +717,34 @@ class FineGAN(nn.Module):
             losses["b_information"] = config.background_information * F.cross_entropy(logits, codes.b)
         return losses
 
-    def object_losses(self, fake: Stages, codes: Codes) -> dict[str, Tensor]:
-        """The child should look real, p be readable off the parent's foreground and c off the child's."""
+    def object_losses(
+        self,
+        fake: Stages,
+        codes: Codes,
+        image: Tensor | None = None,
+        real_mask: Tensor | None = None,
+        real_c: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The child should look real, p be readable off the parent's foreground and c off the child's.
+
+        With `palette_weight` it needs as many real pictures, with their masks and children, one-hot (B, N_c).
+        """
         config = self.config
         parent = fake.parent_mask if config.parent_from_mask else fake.parent_foreground * fake.parent_mask
         foreground, mask, c = fake.child_foreground, fake.child_mask, codes.c
         if config.child_untied:
-            c = c[torch.randperm(len(c), device=c.device)]
+            c = real_c.to(c.dtype) if config.palette_weight else c[torch.randperm(len(c), device=c.device)]
             foreground, mask = self.generator.draw_child(fake.feature, fake.parent_mask, c)
-        parent_logits = self.read_parent(parent)
-        (child_logits,) = self.child_discriminator.read(foreground * mask)
+        parent_logits, reader = self.read_parent(parent), self.child_discriminator
+        with frozen(*([reader.code_features, reader.code] if config.child_from_real else [])):
+            (child_logits,) = reader.read(foreground * mask)
         losses = {
             "g_child": generator_loss(self.child_discriminator.judge(fake.image, codes.c), config.judge_hinge),
             "p_information": F.cross_entropy(parent_logits, codes.p),
             "c_information": F.cross_entropy(child_logits, c),
         }
+        if config.palette_weight:
+            losses["palette"] = config.palette_weight * palette_loss(foreground, mask.detach(), image, real_mask)
         if config.pose_information:
             (pose,) = self.pose_reader.read(fake.parent_mask)
             target = codes.z[:, config.z_background or 0 :]
@@ -729,6 +767,10 @@ class FineGAN(nn.Module):
         config, child = self.config, c.argmax(1)
         parent = child_to_parent(child, config.n_parents, config.n_children)
         parent_logits = self.read_parent(mask if config.parent_from_mask else cut)
+        if config.child_from_real:  # half of the objects are cut out once more, along another's outline
+            other = moved(mask[torch.randperm(len(mask), device=mask.device)], shift=0.15, zoom=0.3)
+            other[::2] = 1
+            cut = cut * other
         (child_logits,) = self.child_discriminator.read(cut)
         return {
             "p_real": config.real_information * F.cross_entropy(parent_logits, parent),
@@ -891,26 +933,54 @@ class FineGANClusters(FineGAN):
         return {"segmentation": loss.detach()}
 
     @torch.no_grad()
-    def finish(self, batches: Iterator[dict[str, Tensor]]) -> None:
-        """Sort real pictures: `clusters.centres`, ordered so that a parent's children follow each other."""
+    def finish(self, batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
+        """Sort real pictures: `clusters.centres`, ordered so that a parent's children follow each other.
+
+        Of the pictures, which should be different ones, the first `n_sorted` are taken, or all if there are fewer. Returns
+        `sorted`, how many have an object; `empty`, the share that has none; `smallest` and `largest`, shares of them in one
+        child; and `told`, how often a silhouette is read as its own child, `siblings`, as one of the same parent.
+        Raises RuntimeError if a fifth of the pictures are empty, or too few are left to sort.
+        """
         config, clusters = self.config, self.clusters
         colours, masks, found = [], [], 0
-        while found < config.n_sorted:
-            image = next(batches)["image"]
+        for batch in batches:
+            image = batch["image"]
             mask = clusters.cut_out(image)
             colours.append(clusters.colours(image, mask))
             masks.append((mask * 255).byte())  # a quarter of the memory
             found += len(image)
-        centres, child = k_means(torch.cat(colours), config.n_children)
-        child = child.to(image.device)
-        order = self.ordered(self.confusion(torch.cat(masks), child), centres.to(image.device))
+            if found >= config.n_sorted:
+                break
+        colours, masks = torch.cat(colours), torch.cat(masks)
+        filled = colours.any(1)
+        colours, masks, n = colours[filled], masks[filled], int(filled.sum())
+        if n <= 0.8 * found or n < 2 * config.n_children:
+            raise RuntimeError(
+                f"an object was found in {n} of {found} pictures, which is too few to sort into {config.n_children} children: "
+                "look at the masks that the generator draws, and train this stage for longer"
+            )
+        centres, child = k_means(colours, config.n_children)
+        centres, child = centres.to(colours.device), child.to(colours.device)
+        confusion = self.confusion(masks, child)
+        order = self.ordered(confusion, centres)
         clusters.centres.copy_(centres[order])
+        parent = child_to_parent(torch.arange(config.n_children), config.n_parents, config.n_children).to(order.device)
+        sizes, confusion = child.bincount(minlength=config.n_children) / n, confusion[order][:, order]
+        return {
+            "sorted": n,
+            "empty": 1 - n / found,
+            "smallest": float(sizes.min()),
+            "largest": float(sizes.max()),
+            "told": float(confusion.diagonal().mean()),
+            "siblings": float((confusion * (parent[:, None] == parent)).sum(1).mean()),
+        }
 
     @torch.enable_grad()
     def confusion(self, masks: Tensor, child: Tensor) -> Tensor:
         """How the silhouettes (N, 1, H, W) uint8 of each child are read by what learnt to tell children by silhouettes.
 
-        (N_c, N_c), each row sums to 1; half of the pictures are learnt from and the other half read.
+        (N_c, N_c); half of the pictures are learnt from and the other half read. Each row sums to 1, or is 0 if the second
+        half has no picture of that child.
         """
         config, half = self.config, len(masks) // 2
         widths = config.reader_widths or config.object_widths

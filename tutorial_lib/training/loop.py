@@ -17,7 +17,8 @@ A batch that does not fit is computed in parts (`--run.accumulate 4`), see accum
 
 The loop is blind to the algorithm: a method owns its networks and optimisers and does one whole update in
 `training_step(batch)`, which returns named losses. What remains to be done once, when the last step is made and the averaged
-weights are in place, it does in `finish(batches)`, if it has that.
+weights are in place, it does in `finish(batches)`, if it has that: those are one pass through the data, and figures that it
+returns are kept on the model's card.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -211,7 +213,7 @@ def train(
         with _interrupts(accelerator) as interrupted:
             for step in range(done + 1, run.steps + 1):
                 _set_rates(method, rates, _rate(step - 1, run))
-                batch = {key: _move(value, device, memory_format) for key, value in next(batches).items()}
+                batch = _moved(next(batches), device, memory_format)
                 with precision:
                     window.append(method.training_step(batch) if run.accumulate == 1 else accumulation(batch))
                 for name, average in averages.items():
@@ -252,9 +254,16 @@ def train(
             hook.remove()
         _set_rates(method, rates, 1.0)
 
-    if hasattr(method, "finish"):  # what remains to be done once, with the averaged weights
+    if hasattr(method, "finish"):  # what remains to be done once, with the averaged weights, on one pass through the data
+        started, an_epoch = time.perf_counter(), len(data) // run.batch_size
+        batches = islice(_loader(data, run, -(-run.steps // an_epoch) * an_epoch, accelerator), an_epoch)
         with averaged_weights(method, averaged):
-            method.finish({key: _move(value, device, memory_format) for key, value in batch.items()} for batch in batches)
+            figures = method.finish(_moved(batch, device, memory_format) for batch in batches)
+        about = {**(about or {})} | ({"finished": figures} if figures else {})
+        if accelerator.num_processes > 1:  # each has seen its own slices: the first one's result is everyone's
+            for network in averaged.values():
+                broadcast(network)
+        history.seconds += time.perf_counter() - started
     if folder is not None and accelerator.is_main_process:
         with averaged_weights(method, averaged):
             card = {
@@ -398,11 +407,14 @@ def _ignore_interrupts(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _move(value: Any, device: torch.device, memory_format: torch.memory_format) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    value = value.to(device, non_blocking=True)
-    return value.contiguous(memory_format=memory_format) if value.dim() == 4 else value
+def _moved(batch: dict[str, Any], device: torch.device, memory_format: torch.memory_format) -> dict[str, Any]:
+    def move(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        value = value.to(device, non_blocking=True)
+        return value.contiguous(memory_format=memory_format) if value.dim() == 4 else value
+
+    return {key: move(value) for key, value in batch.items()}
 
 
 def _rate(step: int, run: RunSettings) -> float:
