@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tutorial_lib.codes import Codes
 from tutorial_lib.data.birds import PaperBirds
 from tutorial_lib.methods import mixnmatch
+from tutorial_lib.methods.finegan import child_to_parent
 from tutorial_lib.methods.mixnmatch import (
     CodeMode,
     CodeModeConfig,
@@ -18,9 +19,11 @@ from tutorial_lib.methods.mixnmatch import (
     MixNMatch,
     MixNMatchConfig,
     PairDiscriminator,
+    dice_loss,
     gradient_penalty,
     stitch,
 )
+from tutorial_lib.training import checkpoints
 from tutorial_lib.training.distributed import convert_batch_norm
 from tutorial_lib.training.presets import PRESETS
 
@@ -91,8 +94,9 @@ def test_published_extractor_has_the_size_of_the_parent_feature():
         ({"encoder_widths": (4,) * 6}, "encoder_widths halves a picture of 32 pixels 6 times"),
         ({"reprediction": "some"}, "reprediction must be .* got 'some'"),
         ({"paired": False, "reprediction": "none"}, "nothing gives the codes a meaning"),
-        ({"segmenter_widths": (4, 8)}, "segmenter_widths must be None"),
         ({"redraw_weight": -1.0}, "redraw_weight must not be negative, got -1.0"),
+        ({"silhouette_weight": -1.0}, "silhouette_weight must not be negative, got -1.0"),
+        ({"silhouette_weight": 1.0}, "silhouette_weight needs segmenter_widths"),
     ],
 )
 def test_wrong_config_is_named(changes, message):
@@ -213,6 +217,75 @@ def test_encoders_alone_learn_from_redrawing_the_picture(batch, pictures, monkey
     learnt = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert learnt == {"encoders"}
     assert all(p.requires_grad for p in model.generator.parameters())
+
+
+SORTED = {"segmenter_widths": (4, 8), "real_information": 0.5, "child_judged": True, "child_from_real": True}
+
+
+def sorted_mode(**changes) -> CodeMode:
+    """Code mode that learns from sorted pictures, into whatever children."""
+    model = code_mode(**SORTED, **changes)
+    model.clusters.centres.copy_(torch.rand_like(model.clusters.centres))
+    return model.train()
+
+
+def test_encoders_learn_what_real_pictures_are_sorted_into(batch, pictures, monkeypatch):
+    model, terms = sorted_mode(), {}
+    monkeypatch.setattr(model, "update_generator", lambda given: terms.update(given) or {})
+    model.training_step(batch)
+    _, c = model.sort(pictures)
+    parent = child_to_parent(c.argmax(1), CODE.n_parents, CODE.n_children)
+    for name, code in (("p", parent), ("c", c.argmax(1))):
+        # Weight 10, as of what is read off generated pictures, times real_information.
+        expected = -5 * model.encoders[name](pictures).log_softmax(1)[range(8), code].mean()
+        torch.testing.assert_close(terms[f"sorted_{name}"], expected, rtol=1e-4, atol=1e-4)
+    model.zero_grad()
+    (terms["sorted_p"] + terms["sorted_c"]).backward()
+    assert {".".join(name.split(".")[:2]) for name, p in model.named_parameters() if p.grad is not None} == {
+        "encoders.p",
+        "encoders.c",
+    }
+
+
+@pytest.mark.parametrize("reprediction", ["untied", "none"])
+def test_sorted_pictures_train_every_network_but_what_sorts(reprediction, batch):
+    model = sorted_mode(reprediction=reprediction, redraw_weight=1.0, silhouette_weight=1.0, palette_weight=1.0)
+    before = {name: weights(network) for name, network in model.named_children()}
+    losses = model.training_step(batch)
+    assert all(loss.isfinite() for loss in losses.values()) and {"p_real", "sorted_c", "silhouette", "palette"} <= losses.keys()
+    assert [name for name, network in model.named_children() if same(before[name], weights(network))] == ["clusters"]
+
+
+def test_encoders_and_generator_learn_to_draw_the_silhouettes_of_real_objects(batch, pictures, monkeypatch):
+    model, terms = sorted_mode(silhouette_weight=3.0), {}
+    monkeypatch.setattr(model, "update_generator", lambda given: terms.update(given) or {})
+    model.training_step(batch)
+    drawn, real = model.generator(model._encode(pictures)).parent_mask, model.clusters.cut_out(pictures)
+    assert terms["silhouette"].item() == pytest.approx(3 * float(dice_loss(drawn, real).detach()), rel=1e-4)
+    model.zero_grad()
+    terms["silhouette"].backward()
+    learnt = {".".join(name.split(".")[:2]) for name, p in model.named_parameters() if p.grad is not None}
+    assert learnt == {"encoders.z", "encoders.p", "generator.parent", "generator.parent_painter"}
+
+
+def test_dice_loss_is_the_mean_over_the_objects():
+    mask, true = torch.zeros(3, 1, 4, 4), torch.zeros(3, 1, 4, 4)
+    mask[0, :, :2], true[0, :, 1:3] = 1, 1  # half of each covers the other
+    mask[1, :, 0], true[1, :, 0] = 1, 1  # the same
+    true[2, :, 0, 0] = 1  # nothing where something is
+    assert float(dice_loss(mask, true)) == pytest.approx((0.5 + 0 + 1) / 3)
+
+
+def test_second_stage_needs_nothing_sorted(batch):
+    model = both_modes(**SORTED, silhouette_weight=1.0, palette_weight=1.0).train()
+    assert {name for name, _ in model.named_children()} == {"generator", "encoders", "extractor", "feature_critic"}
+    assert all(loss.isfinite() for loss in model.training_step(batch).values())
+
+
+def test_code_mode_that_learns_from_sorted_pictures_starts_from_what_sorts(tmp_path):
+    path = checkpoints.save(code_mode(), tmp_path / "plain.safetensors", card={})
+    with pytest.raises(checkpoints.CheckpointError, match="mixnmatch_code needs its clusters"):
+        checkpoints.start_from(sorted_mode(), path)
 
 
 def test_step_trains_every_network(batch):

@@ -34,7 +34,7 @@ from tutorial_lib.layers import (
     orthogonal_init,
     same_block,
 )
-from tutorial_lib.methods.finegan import FineGAN, FineGANConfig, Stages, checked, critic_loss, generator_loss
+from tutorial_lib.methods.finegan import FineGAN, FineGANConfig, Stages, checked, child_to_parent, critic_loss, generator_loss
 
 # ---- config ---------------------------------------------------------------------------------------------------------------
 
@@ -61,6 +61,7 @@ class CodeModeConfig(FineGANConfig):
 
     # ---- departure --------------------------------------------------------------------------------------------------------
     redraw_weight: float = 0.0  # of |x - G(E(x))| beside the paired loss; only the encoders learn from it
+    silhouette_weight: float = 0.0  # of the Dice loss of P_m(E(x)) and the real object's mask; encoders and G learn from it
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,10 +70,11 @@ class CodeModeConfig(FineGANConfig):
                 raise ValueError(f"{name} halves a picture of {self.image_size} pixels {len(getattr(self, name))} times")
         if self.reprediction not in ("untied", "tied", "none"):
             raise ValueError(f"reprediction must be 'untied', 'tied' or 'none', got {self.reprediction!r}")
-        if self.segmenter_widths is not None:
-            raise ValueError("segmenter_widths must be None: code mode does not learn from sorted pictures")
-        if self.redraw_weight < 0:
-            raise ValueError(f"redraw_weight must not be negative, got {self.redraw_weight}")
+        for name in ("redraw_weight", "silhouette_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.silhouette_weight and self.segmenter_widths is None:
+            raise ValueError("silhouette_weight needs segmenter_widths: real objects are cut out")
         if not self.paired and self.reprediction == "none":
             raise ValueError("without paired discriminators and without reprediction nothing gives the codes a meaning")
 
@@ -191,7 +193,6 @@ class CodeMode(FineGAN):
 
     name = "mixnmatch_code"
     averaged = ("generator", "encoders")
-    needs = ("generator",)  # of the checkpoint that a run starts from, if it starts from one
 
     def __init__(self, config: CodeModeConfig):
         super().__init__(config)
@@ -290,20 +291,26 @@ class CodeMode(FineGAN):
         if int(self.step) < config.background_first:
             return self.background_step(batch, codes)
         # A backward pass goes the other way round: the encoders' gradients, the largest, come when G's activations are gone.
-        if config.reprediction == "none":
-            encoded, repredicted = self._encode(image), {}
-        else:
+        pictures, terms = [image], {}
+        if config.reprediction != "none":
             true_codes, drawn = self.draw_for_reprediction(len(image))
-            read = {name: encoder.of_each(image, drawn) for name, encoder in self.encoders.items()}
-            encoded = Codes(*(self._code_of(name, read[name][0]) for name in "zbpc"))
-            repredicted = self.reprediction_losses(true_codes, {name: predicted for name, (_, predicted) in read.items()})
+            pictures.append(drawn)
+        read = {name: encoder.of_each(*pictures) for name, encoder in self.encoders.items()}
+        encoded = Codes(*(self._code_of(name, read[name][0]) for name in "zbpc"))
+        if config.reprediction != "none":
+            terms |= self.reprediction_losses(true_codes, {name: of_each[1] for name, of_each in read.items()})
         fake = self.generator(codes)
         losses = self.update_background_critic(batch, fake.background.detach())
-        losses |= self.update_child_discriminator(image, fake.image.detach())
+        real_mask, real_child = self.sort(image)
+        losses |= self.update_child_discriminator(image, fake.image.detach(), real_child, codes.c)
         if config.paired:
             losses |= self.update_pairs(image, encoded, fake.image, codes)
         with frozen(*self.judges()):
-            terms = self.background_losses(fake.background, codes) | self.object_losses(fake, codes)
+            terms |= self.background_losses(fake.background, codes)
+            terms |= self.object_losses(fake, codes, image, real_mask, real_child)
+            if config.real_information:
+                terms |= self.real_losses(image * real_mask, real_mask, real_child)
+                terms |= self.sorted_losses({name: read[name][0] for name in "pc"}, real_child)
         if config.paired:
             with frozen(self.pairs):
                 terms |= self.pair_losses(image, encoded, fake.image, codes)
@@ -313,7 +320,10 @@ class CodeMode(FineGAN):
         if config.redraw_weight:
             with frozen(self.generator):
                 terms["redraw"] = config.redraw_weight * F.l1_loss(self.generator(encoded).image, image)
-        losses |= self.update_generator(terms | repredicted)
+        if config.silhouette_weight:
+            _, mask = self.generator.parent_painter(self.generator.parent_feature(encoded))
+            terms["silhouette"] = config.silhouette_weight * dice_loss(mask, real_mask)
+        losses |= self.update_generator(terms)
         self.step += 1
         return losses
 
@@ -349,6 +359,23 @@ class CodeMode(FineGAN):
         losses |= {f"re_{name}": F.cross_entropy(read[name], getattr(codes, name)) for name in "bpc"}
         weights = dict(zip("zbpc", self.config.reprediction_weights, strict=True))
         return {name: weights[name[-1]] * loss for name, loss in losses.items()}
+
+    def sorted_losses(self, read: dict[str, Tensor], c: Tensor) -> dict[str, Tensor]:
+        """E_p and E_c should tell of real pictures what these are sorted into: c one-hot (B, N_c)."""
+        config, child = self.config, c.argmax(1)
+        sorted_into = {"p": child_to_parent(child, config.n_parents, config.n_children), "c": child}
+        weights = dict(zip("zbpc", config.reprediction_weights, strict=True))
+        return {
+            f"sorted_{name}": config.real_information * weights[name] * F.cross_entropy(read[name], code)
+            for name, code in sorted_into.items()
+        }
+
+
+def dice_loss(mask: Tensor, true: Tensor) -> Tensor:
+    """1 - Dice of masks (B, 1, H, W) in [0, 1], 2 |m t| / (|m| + |t|); mean over the batch."""
+    mask, true = mask.float(), true.float()
+    both = (mask * true).sum((1, 2, 3))
+    return 1 - (2 * both / (mask.sum((1, 2, 3)) + true.sum((1, 2, 3))).clamp(min=1e-6)).mean()
 
 
 def _repeated(factor: str, part: Tensor, n: int) -> Tensor:
