@@ -74,7 +74,7 @@ def bars() -> str:
             "",
         ),
         ("parameters of the generator", f"{f['params']:,.0f}", ""),
-        ("pictures seen in training", f"{whole(about, 'images'):,}", ""),
+        ("pictures seen in training (25,600 of them its own, in the sorting)", f"{whole(about, 'images'):,}", ""),
         ("training, minutes of one core", f"{whole(about, 'seconds') / 60:.0f}", "≤ 240, two hours of two"),
     ]
     return markdown(("measured", "bar"), rows)

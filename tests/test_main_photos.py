@@ -100,9 +100,9 @@ def test_method_that_needs_factors_says_so(command_line, capsys):
 
 
 def test_missing_stage_is_to_be_trained_on_the_same_photographs(command_line, capsys):
-    start = "runs/mixnmatch_code_first/model.safetensors"
-    assert command_line(["train", "mixnmatch_code", "--preset", "smoke", "--photos", "mine", "--start", start]) == 2
-    command = "train mixnmatch_code --preset first --folder runs/mixnmatch_code_first --photos mine --layout folder"
+    start = "runs/finegan_second/model.safetensors"
+    assert command_line(["train", "finegan_clusters", "--preset", "smoke", "--photos", "mine", "--start", start]) == 2
+    command = "train finegan --preset second --folder runs/finegan_second --photos mine --layout folder"
     assert capsys.readouterr().err.endswith(f"python -m tutorial_lib {command}\n")
 
 

@@ -171,12 +171,12 @@ def test_photographs_bring_their_label():
 
 
 def test_photographs_do_not_start_from_a_model_of_paper_birds():
-    first = on_photos("mixnmatch_code", "first", "folder")
-    assert PRESETS["mixnmatch_code"]["first"].start == PRESETS["finegan"]["second"].start and first.start is None
-    assert first.method.background_first == PRESETS["finegan"]["first"].method.background_first > 0
+    plain = on_photos("mixnmatch_code", "plain", "folder")
+    assert PRESETS["mixnmatch_code"]["plain"].start == "runs/finegan/model.safetensors" and plain.start is None
+    assert plain.method.background_first == PRESETS["finegan"]["first"].method.background_first > 0
     assert on_photos("finegan", "laptop", "folder").start == PRESETS["finegan"]["laptop"].start
     assert PRESETS["gmvae"]["unseen"].start == "gmvae" and on_photos("gmvae", "unseen", "folder").start is None
-    assert on_photos("mixnmatch_code", "laptop", "folder").start == "runs/mixnmatch_code_second/model.safetensors"
+    assert on_photos("mixnmatch_code", "laptop", "folder").start == "runs/finegan/model.safetensors"
     assert on_photos("mixnmatch", "paper", "folder").start == "runs/mixnmatch_code/model.safetensors"
 
 

@@ -1,4 +1,4 @@
-"""What the papers compare with, at the same size and budget.
+"""What the papers compare with, at the same size; the presets say with what budget.
 
 InfoGAN: Chen et al., NeurIPS 2016, as FineGAN's paper uses it: one generator and one discriminator, whose code head must read
 the class off the whole picture. No stages, no masks, no boxes.

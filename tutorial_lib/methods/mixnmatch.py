@@ -7,7 +7,7 @@ Li, Singh, Ojha & Lee, "MixNMatch: Multifactor Disentanglement and Encoding for 
 
 The file follows the paper: config, encoders, image-code discriminators, losses and training step of code mode (sections 3.2
 and 3.3), then the extractor S, its losses and its training step (section 3.4). `CodeMode` is a FineGAN with more networks and
-losses; `MixNMatch` is a trained `CodeMode` with S.
+losses, and learns from sorted pictures as FineGAN does, if the config says so; `MixNMatch` is a trained `CodeMode` with S.
 """
 
 from __future__ import annotations
