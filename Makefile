@@ -49,7 +49,7 @@ notebooks: setup ## run every notebook and store its outputs (one: NOTEBOOKS=not
 
 checkpoints: setup ## retrain what data/checkpoints ships (hours)
 	@echo "Training $(RUNS), then the ablations that are not in data/results yet:"
-	@echo "the training takes sixteen hours on one CPU core; less on a GPU."
+	@echo "the training takes fifteen hours on one CPU core; less on a GPU."
 	@echo "Ctrl-C stops with a snapshot; the same command goes on from there."
 	@mkdir -p data/checkpoints
 	@for run in $(RUNS); do \

@@ -159,7 +159,7 @@ def test_missing_checkpoint_is_one_line_and_status_2(trained, capsys):
         ("runs/uniform_posterior_first/model.safetensors",
          "makes it: python -m tutorial_lib train uniform_posterior --preset first --folder runs/uniform_posterior_first\n"),
         ("runs/mixnmatch_code/model.safetensors",
-         "makes it: python -m tutorial_lib train mixnmatch_code, with the preset of this one, or laptop\n"),
+         "makes it: python -m tutorial_lib train mixnmatch_code, with a preset of the same size\n"),
         ("runs/elsewhere/model.safetensors", ": none\n"),
     ],
 )  # fmt: skip

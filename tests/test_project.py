@@ -1,6 +1,7 @@
 """The files around the library: what is installed, where it says so twice, and what setup says when it cannot."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 import tomllib
@@ -244,3 +245,12 @@ def test_retraining_makes_each_stage_before_the_one_that_starts_from_it():
         assert PRESETS[name][preset or "laptop"].start in made | {None}
         made |= {f"runs/{name}_{preset}/model.safetensors"} if preset else {name, f"runs/{name}/model.safetensors"}
     assert set(shipped) == {path.stem for path in (ROOT / "data" / "checkpoints").glob("*.safetensors")} <= made
+
+
+def test_presets_that_the_readme_names_exist():
+    readme = (ROOT / "README.md").read_text()
+    commands = re.findall(r"tutorial_lib (?:train|plan) (\w+) --preset (\w+)", readme)
+    assert len(commands) > 6
+    sketch = re.search(r"`--preset (\w+)` in the first and `(\w+)` in the second", readme).groups()
+    commands += zip(("mixnmatch_code", "mixnmatch"), sketch, strict=True)
+    assert [(method, name) for method, name in commands if name not in PRESETS[method]] == []

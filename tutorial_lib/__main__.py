@@ -105,7 +105,7 @@ def start_from(method: torch.nn.Module, preset: Preset, own: bool) -> dict[str, 
 def stage_before(preset: Preset) -> str:
     """The sentence that says how to make the checkpoint that a preset starts from; empty if no preset makes it."""
     photos = f" --photos {preset.data['root']} --layout {preset.source}" if "root" in preset.data else ""
-    stages = {f"runs/{name}": f"{name}{photos}, with the preset of this one, or laptop" for name in PRESETS}
+    stages = {f"runs/{name}": f"{name}{photos}, with a preset of the same size" for name in PRESETS}
     for name, presets in PRESETS.items():
         stages |= {f"runs/{name}_{p}": f"{name} --preset {p} --folder runs/{name}_{p}{photos}" for p in presets}
     made = stages.get(Path(preset.start).parent.as_posix())

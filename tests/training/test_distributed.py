@@ -62,7 +62,13 @@ def test_processes_stay_equal_to_the_last_bit_spectral_norm_included(two):
 def test_what_the_first_process_finishes_is_everyones(two):
     one, other = (load_file(two / "finish" / f"state{rank}.safetensors") for rank in (0, 1))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
-    assert any((value == 1).all() for value in one.values()) and not any((value == 2).any() for value in one.values())
+    whole_batches = len(Pictures()) // RUN.batch_size * RUN.batch_size
+    assert any((value == whole_batches).all() for value in one.values())  # it has seen all, not its slices
+
+
+def test_no_process_waits_for_what_the_first_cannot_finish(two):
+    assert (two / "finish" / "said0").read_text() == "nothing to sort"
+    assert "the first process could not finish" in (two / "finish" / "said1").read_text()
 
 
 def test_only_one_process_writes(two):

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from tutorial_lib.layers import UNet
 
+SURE = 0.7  # a mask above it is object
+
 
 class ObjectClusters(nn.Module):
     """Cuts objects out of pictures (B, 3, H, W) in [-1, 1] and sorts them into children.
@@ -38,20 +40,24 @@ class ObjectClusters(nn.Module):
         return self.segmenter(images).float()
 
     def colours(self, images: Tensor, masks: Tensor) -> Tensor:
-        """Square roots of the shares of the object's pixels (mask above 0.7) in each of bins³ colours, (B, bins³).
+        """Square roots of the shares of the object's pixels (mask above `SURE`) in each of bins³ colours, (B, bins³).
 
         Their Euclidean distance is Hellinger's; an empty mask has no colours: zeros.
         """
         cell = ((images.float() + 1) / 2 * self.bins).long().clamp(0, self.bins - 1)
         cell = (cell[:, 0] * self.bins + cell[:, 1]) * self.bins + cell[:, 2]
         counts = torch.zeros(len(images), self.bins**3, device=images.device)
-        counts.scatter_add_(1, cell.flatten(1), (masks > 0.7).float().flatten(1))
+        counts.scatter_add_(1, cell.flatten(1), (masks > SURE).float().flatten(1))
         return (counts / counts.sum(1, keepdim=True).clamp(min=1)).sqrt()
 
+    def finds(self, masks: Tensor) -> Tensor:
+        """Whether there is an object in each mask, (B,)."""
+        return (masks > SURE).flatten(1).any(1)
+
     def child(self, images: Tensor, masks: Tensor) -> Tensor:
-        """The child (B,) int64 of each object: that with the nearest centre. RuntimeError if no centres were found yet."""
+        """The child (B,) int64 of each object: that with the nearest centre. ValueError if no centres were found yet."""
         if not self.centres.any():
-            raise RuntimeError(
+            raise ValueError(
                 "no pictures were sorted yet: train finegan_clusters to its end, and start from the model that it saves"
             )
         return torch.cdist(self.colours(images, masks), self.centres).argmin(1)

@@ -480,10 +480,11 @@ def area_loss(mask: Tensor, low: float, high: float) -> Tensor:
 
 def palette_loss(drawn: Tensor, mask: Tensor, real: Tensor, real_mask: Tensor) -> Tensor:
     """Squared Hellinger distance between the colours of objects (B, 3, H, W) and those of as many real ones, inside the masks
-    (B, 1, H, W); mean over the batch."""
+    (B, 1, H, W); mean over the batch, in which a real mask that is empty counts as 0."""
     one, other = soft_histogram(drawn, mask), soft_histogram(real, real_mask)
-    # A ten thousandth of each colour keeps the root's slope finite.
-    return 1 - ((one + 1e-4) * (other + 1e-4)).sqrt().sum(1).mean()
+    # A hundredth of all pixels, spread over all colours, keeps the root's slope finite.
+    mixed = [(shares + 1e-4) / (1 + 1e-4 * shares.shape[1]) for shares in (one, other)]
+    return ((1 - (mixed[0] * mixed[1]).sqrt().sum(1)) * other.any(1)).mean()
 
 
 def soft_histogram(pictures: Tensor, mask: Tensor, levels: int = 5) -> Tensor:
@@ -492,7 +493,8 @@ def soft_histogram(pictures: Tensor, mask: Tensor, levels: int = 5) -> Tensor:
     place = (pictures.float() + 1) / 2 * (levels - 1)
     red, green, blue = F.relu(1 - (place.flatten(2)[:, :, None] - level).abs()).unbind(1)  # each (B, levels, pixels)
     both = (red[:, :, None] * green[:, None]).flatten(1, 2)
-    counts = (both * mask.float().flatten(2)) @ blue.transpose(1, 2)
+    with torch.autocast(pictures.device.type, enabled=False):
+        counts = (both * mask.float().flatten(2)) @ blue.transpose(1, 2)
     return counts.flatten(1) / counts.sum((1, 2), keepdim=True).flatten(1).clamp(min=1e-6)
 
 
@@ -690,11 +692,21 @@ class FineGAN(nn.Module):
         return {"d_background": loss.detach()}
 
     def sort(self, image: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """Masks of real pictures, and their children, one-hot (B, N_c), as far as the config asks for them."""
+        """Masks of real pictures, and their children, one-hot (B, N_c), as far as the config asks for them.
+
+        A picture in which no object is found has no child: zeros, which tell nothing.
+        """
         if self.config.segmenter_widths is None:
             return None, None
         mask = self.clusters.cut_out(image)
-        return mask, F.one_hot(self.clusters.child(image, mask), self.config.n_children).to(mask.dtype)
+        child = F.one_hot(self.clusters.child(image, mask), self.config.n_children)
+        return mask, child * self.clusters.finds(mask)[:, None].to(mask.dtype)
+
+    def parent_of(self, c: Tensor) -> Tensor:
+        """The parents, one-hot (B, N_p), of children, one-hot (B, N_c); zeros have none."""
+        config = self.config
+        parent = child_to_parent(torch.arange(config.n_children, device=c.device), config.n_parents, config.n_children)
+        return c.new_zeros(len(c), config.n_parents).index_add_(1, parent, c)
 
     def update_child_discriminator(
         self, image: Tensor, fake: Tensor, real_c: Tensor | None = None, fake_c: Tensor | None = None
@@ -764,17 +776,15 @@ class FineGAN(nn.Module):
 
     def real_losses(self, cut: Tensor, mask: Tensor, c: Tensor) -> dict[str, Tensor]:
         """Q_p and Q_c should tell of real objects, on black (B, 3, H, W), what they are sorted into: c one-hot (B, N_c)."""
-        config, child = self.config, c.argmax(1)
-        parent = child_to_parent(child, config.n_parents, config.n_children)
+        config = self.config
         parent_logits = self.read_parent(mask if config.parent_from_mask else cut)
         if config.child_from_real:  # half of the objects are cut out once more, along another's outline
-            other = moved(mask[torch.randperm(len(mask), device=mask.device)], shift=0.15, zoom=0.3)
-            other[::2] = 1
-            cut = cut * other
+            other = moved(mask.roll(1, 0), shift=0.15, zoom=0.3)
+            cut = torch.where(torch.rand_like(mask[:, :, :1, :1]) < 0.5, cut, cut * other)
         (child_logits,) = self.child_discriminator.read(cut)
         return {
-            "p_real": config.real_information * F.cross_entropy(parent_logits, parent),
-            "c_real": config.real_information * F.cross_entropy(child_logits, child),
+            "p_real": config.real_information * F.cross_entropy(parent_logits, self.parent_of(c)),
+            "c_real": config.real_information * F.cross_entropy(child_logits, c),
         }
 
     def update_generator(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -936,10 +946,10 @@ class FineGANClusters(FineGAN):
     def finish(self, batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
         """Sort real pictures: `clusters.centres`, ordered so that a parent's children follow each other.
 
-        Of the pictures, which should be different ones, the first `n_sorted` are taken, or all if there are fewer. Returns
-        `sorted`, how many have an object; `empty`, the share that has none; `smallest` and `largest`, shares of them in one
-        child; and `told`, how often a silhouette is read as its own child, `siblings`, as one of the same parent.
-        Raises RuntimeError if a fifth of the pictures are empty, or too few are left to sort.
+        Batches of pictures, which should be different ones, are taken until there are `n_sorted`, or all. Returns `sorted`, how
+        many have an object; `empty`, the share that has none; `smallest` and `largest`, shares of them in one child; and, as a
+        mean probability, that a silhouette is read as its own child, `told`, and as one of the same parent, `siblings`.
+        Raises ValueError if a fifth of the pictures are empty, or too few are left to sort.
         """
         config, clusters = self.config, self.clusters
         colours, masks, found = [], [], 0
@@ -955,7 +965,7 @@ class FineGANClusters(FineGAN):
         filled = colours.any(1)
         colours, masks, n = colours[filled], masks[filled], int(filled.sum())
         if n <= 0.8 * found or n < 2 * config.n_children:
-            raise RuntimeError(
+            raise ValueError(
                 f"an object was found in {n} of {found} pictures, which is too few to sort into {config.n_children} children: "
                 "look at the masks that the generator draws, and train this stage for longer"
             )
@@ -964,7 +974,7 @@ class FineGANClusters(FineGAN):
         confusion = self.confusion(masks, child)
         order = self.ordered(confusion, centres)
         clusters.centres.copy_(centres[order])
-        parent = child_to_parent(torch.arange(config.n_children), config.n_parents, config.n_children).to(order.device)
+        parent = child_to_parent(torch.arange(config.n_children), config.n_parents, config.n_children).to(confusion.device)
         sizes, confusion = child.bincount(minlength=config.n_children) / n, confusion[order][:, order]
         return {
             "sorted": n,

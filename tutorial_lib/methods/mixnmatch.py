@@ -34,7 +34,7 @@ from tutorial_lib.layers import (
     orthogonal_init,
     same_block,
 )
-from tutorial_lib.methods.finegan import FineGAN, FineGANConfig, Stages, checked, child_to_parent, critic_loss, generator_loss
+from tutorial_lib.methods.finegan import FineGAN, FineGANConfig, Stages, checked, critic_loss, generator_loss
 
 # ---- config ---------------------------------------------------------------------------------------------------------------
 
@@ -362,8 +362,7 @@ class CodeMode(FineGAN):
 
     def sorted_losses(self, read: dict[str, Tensor], c: Tensor) -> dict[str, Tensor]:
         """E_p and E_c should tell of real pictures what these are sorted into: c one-hot (B, N_c)."""
-        config, child = self.config, c.argmax(1)
-        sorted_into = {"p": child_to_parent(child, config.n_parents, config.n_children), "c": child}
+        config, sorted_into = self.config, {"p": self.parent_of(c), "c": c}
         weights = dict(zip("zbpc", config.reprediction_weights, strict=True))
         return {
             f"sorted_{name}": config.real_information * weights[name] * F.cross_entropy(read[name], code)

@@ -167,8 +167,9 @@ def posthoc_encoders(finegan: FineGAN, config: CodeModeConfig, steps: int = 1000
 
     config: sizes of the encoders; whatever is FineGAN's own in it follows `finegan`, but for what trains that.
     """
-    own = [field.name for field in fields(FineGANConfig) if field.name not in SORTING]
-    config = replace(config, **{name: getattr(finegan.config, name) for name in own})
+    own = {field.name: getattr(finegan.config, field.name) for field in fields(FineGANConfig)}
+    own |= {field.name: field.default for field in fields(FineGANConfig) if field.name in SORTING}  # for what trains G
+    config = replace(config, **own, silhouette_weight=0.0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CodeMode(config)

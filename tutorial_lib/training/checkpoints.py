@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+KEPT = ("method", "sha256", "steps", "images", "seconds", "finished", "start")  # of the card of what a run started from
 PACKAGES = ("torch", "torchvision", "accelerate", "safetensors", "torchmetrics", "scikit-learn", "numpy")
 
 
@@ -146,7 +147,7 @@ def start_from(
         part = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
         own = {key: value for key, value in network.state_dict().items() if f"{name}.{key}".startswith(fresh)}
         load_tensors(network, part | own, path)
-    return {name: about[name] for name in ("method", "sha256", "steps", "images", "seconds", "start") if name in about}
+    return {name: about[name] for name in KEPT if name in about}
 
 
 def card(name_or_path: str | Path) -> dict[str, Any]:

@@ -17,8 +17,8 @@ A batch that does not fit is computed in parts (`--run.accumulate 4`), see accum
 
 The loop is blind to the algorithm: a method owns its networks and optimisers and does one whole update in
 `training_step(batch)`, which returns named losses. What remains to be done once, when the last step is made and the averaged
-weights are in place, it does in `finish(batches)`, if it has that: those are one pass through the data, and figures that it
-returns are kept on the model's card.
+weights are in place, it does in `finish(batches)`, if it has that, in the first process: those are one pass through the data,
+and figures that it returns are kept on the model's card.
 """
 
 from __future__ import annotations
@@ -254,13 +254,24 @@ def train(
             hook.remove()
         _set_rates(method, rates, 1.0)
 
-    if hasattr(method, "finish"):  # what remains to be done once, with the averaged weights, on one pass through the data
-        started, an_epoch = time.perf_counter(), len(data) // run.batch_size
-        batches = islice(_loader(data, run, -(-run.steps // an_epoch) * an_epoch, accelerator), an_epoch)
-        with averaged_weights(method, averaged):
-            figures = method.finish(_moved(batch, device, memory_format) for batch in batches)
-        about = {**(about or {})} | ({"finished": figures} if figures else {})
-        if accelerator.num_processes > 1:  # each has seen its own slices: the first one's result is everyone's
+    if hasattr(method, "finish"):
+        started, problem = time.perf_counter(), None
+        if accelerator.is_main_process:
+            an_epoch = len(data) // run.batch_size
+            batches = islice(_loader(data, run, -(-run.steps // an_epoch) * an_epoch, accelerator, whole=True), an_epoch)
+            try:
+                with averaged_weights(method, averaged):
+                    figures = method.finish(_moved(batch, device, memory_format) for batch in batches)
+                about = {**(about or {})} | ({"finished": figures} if figures else {})
+            except Exception as error:  # the other processes must hear of it, or they would wait for ever
+                problem = error
+        if accelerator.num_processes > 1:
+            failed = accelerator.reduce(torch.tensor(float(problem is not None), device=device), "sum")
+            if problem is None and failed:
+                raise RuntimeError("the first process could not finish: see what it says")
+        if problem is not None:
+            raise problem
+        if accelerator.num_processes > 1:
             for network in averaged.values():
                 broadcast(network)
         history.seconds += time.perf_counter() - started
@@ -388,8 +399,9 @@ def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _loader(data: Dataset, run: RunSettings, done: int, accelerator: Accelerator) -> DataLoader:
-    place = {"process": accelerator.process_index, "processes": accelerator.num_processes}
+def _loader(data: Dataset, run: RunSettings, done: int, accelerator: Accelerator, whole: bool = False) -> DataLoader:
+    """Batches from step `done` on: this process's slices, or whole ones."""
+    place = {} if whole else {"process": accelerator.process_index, "processes": accelerator.num_processes}
     return DataLoader(
         data,
         batch_sampler=BatchOrder(len(data), run.batch_size, run.seed, start=done, **place),
