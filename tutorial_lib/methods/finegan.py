@@ -652,12 +652,7 @@ class FineGAN(nn.Module):
         losses = self.update_background_critic(batch, fake.background.detach())
         real_mask, real_child = self.sort(image)
         losses |= self.update_child_discriminator(image, fake.image.detach(), real_child, codes.c)
-        with frozen(*self.judges()):
-            terms = self.background_losses(fake.background, codes)
-            terms |= self.object_losses(fake, codes, image, real_mask, real_child)
-            if self.config.real_information:
-                terms |= self.real_losses(image * real_mask, real_mask, real_child)
-        losses |= self.update_generator(terms)
+        losses |= self.update_generator(self.finegan_losses(fake, codes, image, real_mask, real_child))
         self.step += 1
         return losses
 
@@ -702,11 +697,16 @@ class FineGAN(nn.Module):
         child = F.one_hot(self.clusters.child(image, mask), self.config.n_children)
         return mask, child * self.clusters.finds(mask)[:, None].to(mask.dtype)
 
+    @property
+    def parents(self) -> Tensor:
+        """The parent of each child, (N_c,) int64."""
+        config = self.config
+        children = torch.arange(config.n_children, device=self.step.device)
+        return child_to_parent(children, config.n_parents, config.n_children)
+
     def parent_of(self, c: Tensor) -> Tensor:
         """The parents, one-hot (B, N_p), of children, one-hot (B, N_c); zeros have none."""
-        config = self.config
-        parent = child_to_parent(torch.arange(config.n_children, device=c.device), config.n_parents, config.n_children)
-        return c.new_zeros(len(c), config.n_parents).index_add_(1, parent, c)
+        return c.new_zeros(len(c), self.config.n_parents).index_add_(1, self.parents, c)
 
     def update_child_discriminator(
         self, image: Tensor, fake: Tensor, real_c: Tensor | None = None, fake_c: Tensor | None = None
@@ -715,6 +715,17 @@ class FineGAN(nn.Module):
         loss = judge_loss(self.config, self.step, self.child_discriminator, image, [fake], real_c, fake_c)
         self._update("child_discriminator", loss)
         return {"d_child": loss.detach()}
+
+    def finegan_losses(
+        self, fake: Stages, codes: Codes, image: Tensor, real_mask: Tensor | None, real_c: Tensor | None
+    ) -> dict[str, Tensor]:
+        """What the generator and the readers minimise: the losses of background, object and sorted real pictures."""
+        with frozen(*self.judges()):
+            losses = self.background_losses(fake.background, codes)
+            losses |= self.object_losses(fake, codes, image, real_mask, real_c)
+            if self.config.real_information:
+                losses |= self.real_losses(image * real_mask, real_mask, real_c)
+        return losses
 
     def background_losses(self, background: Tensor, codes: Codes) -> dict[str, Tensor]:
         """Every cell of B should look real and like background; if asked for, b should be readable off B."""
@@ -974,7 +985,7 @@ class FineGANClusters(FineGAN):
         confusion = self.confusion(masks, child)
         order = self.ordered(confusion, centres)
         clusters.centres.copy_(centres[order])
-        parent = child_to_parent(torch.arange(config.n_children), config.n_parents, config.n_children).to(confusion.device)
+        parent = self.parents
         sizes, confusion = child.bincount(minlength=config.n_children) / n, confusion[order][:, order]
         return {
             "sorted": n,
@@ -1017,7 +1028,7 @@ class FineGANClusters(FineGAN):
         """Which cluster is which child (N_c,): children of one parent are confused with each other, and parents and children
         are called what the generator calls them in as many of n generated pictures as can be."""
         config = self.config
-        parent_of = child_to_parent(torch.arange(config.n_children), config.n_parents, config.n_children)
+        parent_of = self.parents.cpu()
         sizes = parent_of.bincount(minlength=config.n_parents)
         family = torch.from_numpy(families(confusion.cpu().double().numpy(), sizes.tolist()))
 

@@ -305,12 +305,9 @@ class CodeMode(FineGAN):
         losses |= self.update_child_discriminator(image, fake.image.detach(), real_child, codes.c)
         if config.paired:
             losses |= self.update_pairs(image, encoded, fake.image, codes)
-        with frozen(*self.judges()):
-            terms |= self.background_losses(fake.background, codes)
-            terms |= self.object_losses(fake, codes, image, real_mask, real_child)
-            if config.real_information:
-                terms |= self.real_losses(image * real_mask, real_mask, real_child)
-                terms |= self.sorted_losses({name: read[name][0] for name in "pc"}, real_child)
+        terms |= self.finegan_losses(fake, codes, image, real_mask, real_child)
+        if config.real_information:
+            terms |= self.sorted_losses({name: read[name][0] for name in "pc"}, real_child)
         if config.paired:
             with frozen(self.pairs):
                 terms |= self.pair_losses(image, encoded, fake.image, codes)

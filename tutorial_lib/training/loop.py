@@ -255,25 +255,10 @@ def train(
         _set_rates(method, rates, 1.0)
 
     if hasattr(method, "finish"):
-        started, problem = time.perf_counter(), None
-        if accelerator.is_main_process:
-            an_epoch = len(data) // run.batch_size
-            batches = islice(_loader(data, run, -(-run.steps // an_epoch) * an_epoch, accelerator, whole=True), an_epoch)
-            try:
-                with averaged_weights(method, averaged):
-                    figures = method.finish(_moved(batch, device, memory_format) for batch in batches)
-                about = {**(about or {})} | ({"finished": figures} if figures else {})
-            except Exception as error:  # the other processes must hear of it, or they would wait for ever
-                problem = error
-        if accelerator.num_processes > 1:
-            failed = accelerator.reduce(torch.tensor(float(problem is not None), device=device), "sum")
-            if problem is None and failed:
-                raise RuntimeError("the first process could not finish: see what it says")
-        if problem is not None:
-            raise problem
-        if accelerator.num_processes > 1:
-            for network in averaged.values():
-                broadcast(network)
+        started, an_epoch = time.perf_counter(), len(data) // run.batch_size
+        batches = islice(_loader(data, run, -(-run.steps // an_epoch) * an_epoch, accelerator, whole=True), an_epoch)
+        figures = _finish(method, averaged, (_moved(batch, device, memory_format) for batch in batches), accelerator)
+        about = {**(about or {})} | ({"finished": figures} if figures else {})
         history.seconds += time.perf_counter() - started
     if folder is not None and accelerator.is_main_process:
         with averaged_weights(method, averaged):
@@ -287,6 +272,25 @@ def train(
             checkpoints.save(method, folder / "model.safetensors", card=card)
     accelerator.wait_for_everyone()
     return history
+
+
+def _finish(
+    method: nn.Module, averaged: dict[str, nn.Module], batches: Iterator[dict[str, Any]], accelerator: Accelerator
+) -> dict[str, float] | None:
+    """`method.finish` in the first process, with the averaged weights; what it makes of them is everyone's."""
+    figures, problem = None, None
+    if accelerator.is_main_process:
+        try:
+            with averaged_weights(method, averaged):
+                figures = method.finish(batches)
+        except Exception as error:  # the other processes must hear of it, or they would wait for ever
+            problem = error
+    if accelerator.reduce(torch.tensor(float(problem is not None), device=accelerator.device), "sum"):
+        raise problem or RuntimeError("the first process could not finish: see what it says")
+    if accelerator.num_processes > 1:
+        for network in averaged.values():
+            broadcast(network)
+    return figures
 
 
 @contextmanager

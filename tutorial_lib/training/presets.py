@@ -228,18 +228,19 @@ _CLUSTERS = {
         segmenter_widths=(12, 24, 36, 48),
     ),
 }
+# What learns from sorted pictures: the U-Net that has cut them out, and FineGAN's two losses.
+_SORTED = {
+    "segmenter_widths": _CLUSTERS["laptop"].method.segmenter_widths,
+    "real_information": 1.0,
+    "child_judged": True,
+}
 _FINEGAN["laptop"] = replace(
     # The last stage, with real pictures sorted: after 1,000 steps every parent has a species of its own. Tried and dropped,
     # each from the same start for 5,000 steps, by 3,000 pictures: readers that learn from sorted pictures and generated ones,
     # D_c as before: control of p 0.72, of c 0.57, pose 0.36, and no owl, for the readers agree with the generator on what to
     # call one. Readers that learn from sorted pictures alone: 0.62, 0.75, 0.23, all plumages, and birds out of shape.
     _FINEGAN["second"],
-    method=replace(
-        _FINEGAN["second"].method,
-        segmenter_widths=_CLUSTERS["laptop"].method.segmenter_widths,
-        real_information=1.0,
-        child_judged=True,
-    ),
+    method=replace(_FINEGAN["second"].method, **_SORTED),
     run=replace(_FINEGAN["second"].run, steps=4000),
     start="runs/finegan_clusters/model.safetensors",
 )
@@ -312,9 +313,7 @@ _CODE_MODE["laptop"] = replace(
     _CODE_MODE["plain"],
     method=replace(
         _CODE_MODE["plain"].method,
-        segmenter_widths=_CLUSTERS["laptop"].method.segmenter_widths,
-        real_information=1.0,
-        child_judged=True,
+        **_SORTED,
         child_from_real=True,
         palette_weight=5.0,
         redraw_weight=20.0,
