@@ -31,6 +31,7 @@ KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kerne
 SETTLE = f"""async () => {{
     for (let i = 0; i < 3; i++) {{
         await {KERNEL}.requestExecute({{code: '', silent: true, store_history: false}}).done;
+        await new Promise(resolve => setTimeout(resolve, 20));  // the kernel brings a strip a frame after its picture
         await new Promise(requestAnimationFrame);
     }}
 }}"""

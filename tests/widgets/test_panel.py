@@ -1,3 +1,5 @@
+import asyncio
+import time
 from base64 import b64decode
 from io import BytesIO
 from threading import Event, Thread
@@ -8,6 +10,7 @@ import torch
 from ipywidgets import Button, Checkbox, FloatSlider, IntSlider, SelectionSlider, ToggleButton
 from PIL import Image
 
+from tutorial_lib.widgets import panel as panel_module
 from tutorial_lib.widgets.panel import STEPS_BACK, Panel, png, to_uint8
 
 
@@ -357,14 +360,65 @@ def test_take_refuses_what_is_not_there(panel, factor, source):
         panel.take(factor, source)
 
 
-def test_strip_follows_the_state():
+@pytest.fixture
+def with_strip() -> Panel:
     def draw(state):
         tile = np.full((4, 4), state["x"], np.uint8)
-        return np.zeros((8, 8, 3), np.uint8), [tile, 255 - tile]
+        return np.full((8, 8, 3), state["x"], np.uint8), [tile, 255 - tile]
 
-    panel = Panel({"x": {"x": IntSlider(0, 0, 255, description="x")}}, draw, strip=("mask", "rest"))
-    panel.set(x=9)
-    assert {caption: decode(data)[0, 0] for caption, data in panel.strip.items()} == {"mask": 9, "rest": 246}
+    return Panel({"x": {"x": IntSlider(0, 0, 255, description="x")}}, draw, strip=("mask", "rest"))
+
+
+def shades(panel: Panel) -> tuple[int, int]:
+    """Of the picture, and of the first of the strip."""
+    return int(decode(panel.png)[0, 0, 0]), int(decode(panel.strip["mask"])[0, 0])
+
+
+def test_strip_follows_the_state(with_strip):
+    with_strip.set(x=9)
+    assert {caption: decode(data)[0, 0] for caption, data in with_strip.strip.items()} == {"mask": 9, "rest": 246}
+
+
+def test_strip_waits_until_a_drag_pauses(with_strip, monkeypatch):
+    """In a kernel, whose event loop is running; there it is behind the picture for a moment, and in the end it is not."""
+    monkeypatch.setattr(panel_module, "_BEHIND", 1e9)
+    shown = []
+    next(iter(with_strip._strip.values())).observe(lambda change: shown.append(shades(with_strip)[1]), "value")
+
+    async def drag():
+        with_strip._shown = time.monotonic()
+        for x in (3, 4, 5):
+            with_strip.controls["x"].value = x
+            assert shades(with_strip) == (x, 0)
+            await asyncio.sleep(0)  # the loop gets its turn
+        await asyncio.sleep(0.1)
+
+    asyncio.run(drag())
+    assert shades(with_strip) == (5, 5) and shown == [5]
+
+
+def test_strip_does_not_stay_behind_for_long(with_strip):
+    async def drag():
+        for x in (3, 4):
+            with_strip._shown = time.monotonic() - 1
+            with_strip.controls["x"].value = x
+            assert shades(with_strip) == (x, x)
+
+    asyncio.run(drag())
+
+
+def test_strip_that_is_older_than_the_picture_is_not_shown(with_strip, monkeypatch):
+    monkeypatch.setattr(panel_module, "_BEHIND", 1e9)
+
+    async def drag():
+        with_strip._shown = time.monotonic()
+        with_strip.controls["x"].value = 3
+        with_strip.set(x=7)  # which a cell may do, and then look at the strip
+        assert shades(with_strip) == (7, 7)
+        await asyncio.sleep(0.1)
+
+    asyncio.run(drag())
+    assert shades(with_strip) == (7, 7)
 
 
 def test_control_without_label_is_refused():

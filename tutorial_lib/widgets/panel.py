@@ -14,6 +14,7 @@ Half of PyTorch's threads draw: the page, which often shares the machine, has as
 each of two cores, every layer waited for the one that the page held up.
 """
 
+import asyncio
 import html
 from base64 import b64encode
 from collections import deque
@@ -23,7 +24,7 @@ from functools import wraps
 from io import BytesIO
 from pathlib import Path
 from threading import RLock
-from time import sleep
+from time import monotonic, sleep
 
 import ipywidgets as widgets
 import numpy as np
@@ -40,6 +41,7 @@ STEPS_BACK = 100  # how many moves can be undone
 _COLUMNS, _GAP = 398, 4  # pixels for a row of pictures or of buttons, and between two of them
 _LABELS = "90px"  # as in panel.css
 _FRAME = 1 / 60  # seconds: the page shows the picture before it is given the strip, which would hold that up as long
+_BEHIND = 1 / 5  # seconds that the strip may stay behind a picture that is dragged
 _DRAWING = RLock()
 _SLIDERS = (
     widgets.FloatSlider,
@@ -170,6 +172,8 @@ class Panel:
         self._first = self._now = self.state
         self._history: deque[State] = deque(maxlen=STEPS_BACK)
         self._moving: widgets.Widget | None = None
+        self._behind: list[np.ndarray] = []
+        self._shown = 0.0
         self.error = ""
 
         picture, *behind = self._pictures(self.state)
@@ -331,11 +335,26 @@ class Panel:
         else:
             self._say(None)
             self._image.value = png(pictures[0])
-            if self._strip:
-                sleep(_FRAME)
-            for image, picture in zip(self._strip.values(), pictures[1:], strict=True):
+            self._show_behind(pictures[1:], wait=moved is not None)
+
+    def _show_behind(self, pictures: list[np.ndarray], *, wait: bool) -> None:
+        """The strip, and the code, which come a frame after the picture. wait: for the kernel to be free, and not at all if a
+        newer picture comes first, unless those on the page have stayed behind for long."""
+        self._behind = pictures
+        loop = _running_loop() if wait and monotonic() - self._shown < _BEHIND else None
+        if loop is None:
+            sleep(_FRAME if pictures else 0)
+            self._show_now(pictures)
+        else:
+            loop.call_later(_FRAME, self._show_now, pictures)
+
+    @_one_at_a_time
+    def _show_now(self, pictures: list[np.ndarray]) -> None:
+        if pictures is self._behind:  # nothing newer has come
+            for image, picture in zip(self._strip.values(), pictures, strict=True):
                 image.value = png(picture)
             self._show_code()
+            self._shown = monotonic()
 
     def _remember(self, moved: widgets.Widget | None, is_move: bool) -> None:
         if not is_move:
@@ -457,6 +476,14 @@ class Panel:
 
     def __repr__(self) -> str:
         return f"Panel({', '.join(f'{name}={value!r}' for name, value in self.state.items())})"
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that this thread is in, if it is in one, as a kernel is."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _same(one: State, other: State, names: Iterable[str]) -> bool:
