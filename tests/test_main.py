@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -136,6 +137,13 @@ def test_what_could_be_read_in_two_ways_is_one_line_and_status_2(command_line, c
     assert command_line(["train", *arguments]) == 2
     assert capsys.readouterr().err == "error: name the method first, and --preset and --layout once\n"
     assert not Path("runs").exists()
+
+
+def test_networks_that_a_preset_begins_anew_are_named(trained, capsys, monkeypatch):
+    from_toy = dataclasses.replace(presets.PRESETS["toy"]["smoke"], start="toy", anew=("generator.3", "discriminator"))
+    monkeypatch.setitem(presets.PRESETS["toy"], "smoke", from_toy)
+    assert trained(["train", "toy", "--preset", "smoke", "--folder", "on"]) == 0
+    assert "from toy, but for generator.3 and discriminator, which the preset begins anew\n" in capsys.readouterr().out
 
 
 def test_sample_writes_the_same_sheet_for_the_same_seed(trained):

@@ -120,6 +120,8 @@ def run_training(preset: Preset, folder: Path, resume: bool, own_start: bool) ->
     torch.manual_seed(run.seed)
     method = build(preset.method)
     about = {} if preset.start is None else {"start": start_from(method, preset, own_start)}
+    if preset.start is not None and preset.anew and accelerator.is_main_process:
+        print(f"from {preset.start}, but for {' and '.join(preset.anew)}, which the preset begins anew")
 
     def draw(progress: Progress) -> None:
         if progress.step % run.snapshot_every and progress.step != progress.steps:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import spectral_norm
 
 _as_on_a_gpu = ContextVar("as_on_a_gpu", default=False)
@@ -271,3 +272,17 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
     finally:
         for network in networks:
             network.requires_grad_(True)
+
+
+@contextmanager
+def keeping_statistics(*networks: nn.Module) -> Iterator[None]:
+    """The running statistics of `networks`' BatchNorm stay as they are: what goes through in here is not what they are for."""
+    norms = [part for network in networks for part in network.modules() if isinstance(part, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -19,7 +19,6 @@ from tutorial_lib.methods.finegan import (
     child_to_parent,
     judge_loss,
     palette_loss,
-    soft_histogram,
 )
 from tutorial_lib.training import checkpoints
 from tutorial_lib.training.loop import train
@@ -34,6 +33,11 @@ RED, GREEN, BLUE, WHITE = ((1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.
 
 def painted(colours: list[tuple[float, float, float]], size: int = 32) -> torch.Tensor:
     return torch.tensor(colours)[:, :, None, None].expand(-1, -1, size, size).clone()
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
 
 
 @pytest.fixture
@@ -321,7 +325,7 @@ def test_pictures_without_an_object_tell_nothing(model, batch, monkeypatch):
     found[1] = 0.5
     monkeypatch.setattr(ObjectClusters, "cut_out", lambda self, images: found)
     mask, c = model.sort(empty)
-    assert c.sum(1).tolist() == model.parent_of(c).sum(1).tolist() == [1, 0, 1, 1]
+    assert c.sum(1).tolist() == model.parent_of(c).sum(1).tolist() == mask.amax((1, 2, 3)).tolist() == [1, 0, 1, 1]
     some = [0, 2, 3]
     model.eval()
     monkeypatch.setattr(model, "read_parent", lambda mask: mask.mean((2, 3)) @ torch.ones(1, 6))
@@ -329,34 +333,55 @@ def test_pictures_without_an_object_tell_nothing(model, batch, monkeypatch):
     for name, value in all_four.items():
         torch.testing.assert_close(4 * value, 3 * three[name])
     drawn, whole = torch.rand(4, 3, 32, 32), torch.ones(4, 1, 32, 32)
-    loss = palette_loss(drawn, whole, empty, (mask > 0.7).float())
-    torch.testing.assert_close(4 * loss, 3 * palette_loss(drawn[some], whole[some], empty[some], whole[some]))
+    whole[2] = 0  # a bird that is not drawn
+    drawn[1:3] = 1e4  # if they counted, it would show
+    assert 0 < palette_loss(drawn, whole, empty, mask) < 2 < palette_loss(drawn, torch.ones_like(whole), empty, mask)
 
 
-def test_soft_histogram_shares_a_pixel_between_the_levels_around_it():
-    picture = painted([(-1.0, 0.5, 1.0), WHITE], size=2)
-    picture[0, :, 0] = torch.tensor(WHITE)[:, None]  # the upper half, which the mask leaves out
-    mask = torch.tensor([[0.0, 0.0], [1.0, 0.5]]).expand(2, 1, 2, 2)
-    shares = soft_histogram(picture, mask, levels=3).unflatten(1, (3, 3, 3))
-    expected = torch.zeros(2, 3, 3, 3)
-    expected[0, 0, 1, 2] = expected[0, 0, 2, 2] = 0.5  # green lies amid its second and third level
-    expected[1, 2, 2, 2] = 1
-    torch.testing.assert_close(shares, expected)
-
-
-def test_colours_are_counted_in_full_precision():
-    pictures, mask = painted([RED]) * torch.rand(1, 3, 32, 32), torch.rand(1, 1, 32, 32)
-    expected = soft_histogram(pictures, mask)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(soft_histogram(pictures, mask), expected)
-
-
-def test_palettes_are_as_far_apart_as_hellinger_says():
+def test_palettes_are_as_far_apart_as_what_must_be_moved():
+    """Along an axis, colours d apart are d |cos| apart; |cos| of a random axis in space is 1/2 on average."""
     whole, both = torch.ones(1, 1, 32, 32), painted([RED])
     both[..., :8] = torch.tensor(BLUE)[:, None, None]  # a quarter
-    assert float(palette_loss(painted([RED]), whole, painted([RED]), whole)) == pytest.approx(0, abs=1e-6)
-    assert float(palette_loss(painted([RED]), whole, painted([GREEN]), whole)) == pytest.approx(1, abs=0.05)
-    assert float(palette_loss(both, whole, painted([RED]), whole)) == pytest.approx(1 - 0.75**0.5, abs=0.03)
+    apart = float((torch.tensor(RED) - torch.tensor(BLUE)).norm()) / 2
+    far = {"points": 1000, "directions": 1000}
+    assert float(palette_loss(painted([RED]), whole, painted([RED]), whole)) == 0
+    assert float(palette_loss(painted([RED]), whole, painted([BLUE]), whole, **far)) == pytest.approx(apart, rel=0.1)
+    assert float(palette_loss(both, whole, painted([RED]), whole, **far)) == pytest.approx(apart / 4, rel=0.2)
+
+
+def test_palettes_do_not_care_where_a_colour_is_nor_what_is_beyond_the_mask():
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 16:] = 1
+    one, other = painted([RED]), painted([RED])
+    one[..., 16:24] = other[..., 24:] = torch.tensor(BLUE)[:, None, None]
+    other[..., :16] = torch.tensor(GREEN)[:, None, None]
+    assert float(palette_loss(one, mask, other, mask, points=4000)) < 0.05
+    assert float(palette_loss(one, mask, other, torch.ones(1, 1, 32, 32))) > 0.3
+
+
+def test_palettes_pull_from_any_colour_to_any_other():
+    drawn, whole = painted([BLUE]).requires_grad_(), torch.ones(1, 1, 32, 32)
+    target = painted([RED])
+    palette_loss(drawn, whole, target, whole, points=4096, directions=100).backward()
+    towards = ((target - drawn) * -drawn.grad).sum(1)
+    assert (towards >= 0).all() and float((towards > 0).float().mean()) > 0.5
+
+
+def test_a_mask_that_is_no_number_raises_nothing():
+    """The loop looks at the losses of a run that diverges, and says which."""
+    whole, unknown = torch.ones(1, 1, 32, 32), torch.full((1, 1, 32, 32), float("nan"))
+    assert palette_loss(painted([RED]), unknown, painted([RED]), whole) == 0
+    assert palette_loss(painted([RED]) * float("nan"), unknown, painted([RED]), whole).isnan()
+
+
+def test_palettes_are_compared_in_full_precision():
+    pictures, mask = painted([RED]) * torch.rand(1, 3, 32, 32), torch.rand(1, 1, 32, 32)
+    losses = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            losses.append(palette_loss(pictures, mask, pictures.flip(1), mask))
+    assert torch.equal(*losses) and losses[0] > 0
 
 
 def test_objects_are_repainted_as_the_children_of_the_real_pictures(batch, monkeypatch):
@@ -365,14 +390,19 @@ def test_objects_are_repainted_as_the_children_of_the_real_pictures(batch, monke
     fake = model.generate(codes)
     mask, c = model.sort(batch["image"])
     monkeypatch.setattr(model.child_discriminator, "read", lambda x: [x.mean((2, 3)) @ torch.ones(3, 24)])
+    compared = []
+
+    def compare(*given):
+        compared.extend((*given, palette_loss(*given)))
+        return compared[-1]
+
+    monkeypatch.setattr(finegan, "palette_loss", compare)
     terms = model.object_losses(fake, codes, batch["image"], mask, c)
     foreground, drawn = model.generator.draw_child(fake.feature, fake.parent_mask, c.float())
-    torch.testing.assert_close(terms["palette"], 3 * palette_loss(foreground, drawn, batch["image"], mask))
+    for given, expected in zip(compared, (foreground, drawn, batch["image"], mask, terms["palette"] / 3), strict=True):
+        torch.testing.assert_close(given, expected)
     logits = (foreground * drawn).mean((2, 3)) @ torch.ones(3, 24)
     torch.testing.assert_close(terms["c_information"], F.cross_entropy(logits, c.float()))
-    model.zero_grad()
-    terms["palette"].backward()
-    assert model.generator.child_painter.mask.weight.grad is None  # colours do not move the outline
 
 
 @pytest.mark.parametrize("change", [{"palette_weight": -1.0}, {"palette_weight": 1.0, "child_untied": False}])

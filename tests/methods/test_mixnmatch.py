@@ -96,7 +96,9 @@ def test_published_extractor_has_the_size_of_the_parent_feature():
         ({"paired": False, "reprediction": "none"}, "nothing gives the codes a meaning"),
         ({"redraw_weight": -1.0}, "redraw_weight must not be negative, got -1.0"),
         ({"silhouette_weight": -1.0}, "silhouette_weight must not be negative, got -1.0"),
-        ({"silhouette_weight": 1.0}, "silhouette_weight needs segmenter_widths"),
+        ({"silhouette_weight": 1.0}, "silhouette_weight and pose_weight need segmenter_widths"),
+        ({"pose_weight": -1.0}, "pose_weight must not be negative, got -1.0"),
+        ({"pose_weight": 1.0}, "silhouette_weight and pose_weight need segmenter_widths"),
     ],
 )
 def test_wrong_config_is_named(changes, message):
@@ -250,10 +252,12 @@ def test_encoders_learn_what_real_pictures_are_sorted_into(batch, pictures, monk
 
 @pytest.mark.parametrize("reprediction", ["untied", "none"])
 def test_sorted_pictures_train_every_network_but_what_sorts(reprediction, batch):
-    model = sorted_mode(reprediction=reprediction, redraw_weight=1.0, silhouette_weight=1.0, palette_weight=1.0)
+    ours = {f"{loss}_weight": 1.0 for loss in ("redraw", "silhouette", "palette", "pose")}
+    model = sorted_mode(reprediction=reprediction, **ours)
     before = {name: weights(network) for name, network in model.named_children()}
     losses = model.training_step(batch)
-    assert all(loss.isfinite() for loss in losses.values()) and {"p_real", "sorted_c", "silhouette", "palette"} <= losses.keys()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert {"p_real", "sorted_c", "redraw", "silhouette", "palette", "pose"} <= losses.keys()
     assert [name for name, network in model.named_children() if same(before[name], weights(network))] == ["clusters"]
 
 
@@ -267,6 +271,48 @@ def test_encoders_and_generator_learn_to_draw_the_silhouettes_of_real_objects(ba
     terms["silhouette"].backward()
     learnt = {".".join(name.split(".")[:2]) for name, p in model.named_parameters() if p.grad is not None}
     assert learnt == {"encoders.z", "encoders.p", "generator.parent", "generator.parent_painter"}
+
+
+def test_silhouettes_of_any_shape_should_move_as_a_real_object_does(batch, pictures, monkeypatch):
+    model, terms = sorted_mode(pose_weight=3.0), {}
+    monkeypatch.setattr(mixnmatch, "moved", lambda x, **_: x.flip(-1))  # a move that can be told
+    monkeypatch.setattr(model, "update_generator", lambda given: terms.update(given) or {})
+    compared = []
+    monkeypatch.setattr(mixnmatch, "dice_loss", lambda *masks: compared.extend(masks) or dice_loss(*masks))
+    codes = model.sample_codes(8)
+    model.training_step(batch, codes)
+    mask = model.clusters.cut_out(pictures)
+    background = model.generator(codes).background
+    z = model.encoders["z"](pictures), model.encoders["z"]((pictures * mask).flip(-1) + (1 - mask.flip(-1)) * background)
+    still, again = (model.generator(Codes(each, codes.b, codes.p, codes.c)).parent_mask for each in z)
+    for given, expected in zip(compared, (again, still.flip(-1)), strict=True):
+        torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-4)
+    assert [masks.requires_grad for masks in compared] == [True, False]
+    torch.testing.assert_close(terms["pose"], 3 * dice_loss(*compared))
+    model.zero_grad()
+    terms["pose"].backward()
+    learnt = {".".join(name.split(".")[:2]) for name, p in model.named_parameters() if p.grad is not None}
+    assert learnt == {"encoders.z", "generator.parent", "generator.parent_painter"}
+
+
+def test_a_picture_without_an_object_moves_nothing(pictures, monkeypatch):
+    model = sorted_mode(pose_weight=3.0)
+    encoded, codes, mask = model._encode(pictures), model.sample_codes(8), torch.zeros(8, 1, 32, 32)
+    targets = []
+    monkeypatch.setattr(mixnmatch, "dice_loss", lambda *masks: targets.append(masks[1]) or dice_loss(*masks))
+    model.zero_grad()
+    model.pose_loss(pictures, mask, encoded, codes, pictures).backward()
+    assert not targets[0].any() and not any(p.grad.any() for p in model.encoders["z"].parameters())
+
+
+def test_moved_objects_do_not_count_in_running_statistics(pictures):
+    model = sorted_mode(pose_weight=3.0)
+    encoded, codes, mask = model._encode(pictures), model.sample_codes(8), torch.ones(8, 1, 32, 32)
+    before = {name: value.clone() for name, value in model.state_dict().items() if "running" in name}
+    momenta = [part.momentum for part in model.modules() if hasattr(part, "momentum")]
+    model.pose_loss(pictures, mask, encoded, codes, pictures)
+    assert all(torch.equal(before[name], model.state_dict()[name]) for name in before)
+    assert momenta == [part.momentum for part in model.modules() if hasattr(part, "momentum")] and 0.0 not in momenta
 
 
 def test_dice_loss_is_the_mean_over_the_objects():

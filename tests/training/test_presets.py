@@ -12,9 +12,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from photo_layouts import write_picture
 
 from tutorial_lib.methods.finegan import BackgroundCritic, patch_weights
+from tutorial_lib.training import checkpoints
+from tutorial_lib.training.loop import RunSettings
 from tutorial_lib.training.presets import DATA, PHOTOS, PRESETS, RENDERED, build, from_dict, on_photos
 
 ALL = [(method, name) for method, presets in PRESETS.items() for name in presets]
+SHIPPED = sorted(path.stem for path in checkpoints.folder().glob("*.safetensors"))
 
 
 def size(module: nn.Module) -> int:
@@ -183,3 +186,11 @@ def test_photographs_do_not_start_from_a_model_of_paper_birds():
 def test_data_sets_of_photographs_go_by_their_names():
     assert all(kind.name == name for name, kind in PHOTOS.items())
     assert len(PHOTOS) == 12 and not PHOTOS.keys() & RENDERED.keys()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_checkpoints_are_of_the_laptop_presets(name):
+    """Of the last stage they went through. What their cards do not know has its default."""
+    about, preset = checkpoints.card(name), PRESETS[name]["laptop"]
+    assert from_dict(type(preset.method), about["config"]) == preset.method
+    assert from_dict(RunSettings, about["run"]) == preset.run and about["steps"] == preset.run.steps

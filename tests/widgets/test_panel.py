@@ -1,5 +1,4 @@
 import asyncio
-import time
 from base64 import b64decode
 from io import BytesIO
 from threading import Event, Thread
@@ -369,9 +368,33 @@ def with_strip() -> Panel:
     return Panel({"x": {"x": IntSlider(0, 0, 255, description="x")}}, draw, strip=("mask", "rest"))
 
 
-def shades(panel: Panel) -> tuple[int, int]:
-    """Of the picture, and of the first of the strip."""
-    return int(decode(panel.png)[0, 0, 0]), int(decode(panel.strip["mask"])[0, 0])
+class Loop:
+    """A kernel's event loop, whose time comes when the test says so."""
+
+    def __init__(self):
+        self.waiting = []
+
+    def call_later(self, delay, call, *arguments):
+        self.waiting.append((call, arguments))
+
+    def run(self):
+        for call, arguments in self.waiting:
+            call(*arguments)
+        self.waiting.clear()
+
+
+@pytest.fixture
+def loop(monkeypatch) -> Loop:
+    loop = Loop()
+    monkeypatch.setattr(panel_module, "_running_loop", lambda: loop)
+    monkeypatch.setattr(panel_module, "_BEHIND", 1e9)
+    return loop
+
+
+def shades(panel: Panel) -> list[int]:
+    """Of what the page shows: the picture and the strip."""
+    images = (panel._image, *panel._strip.values())
+    return [int(decode(bytes(image.value)).flat[0]) for image in images]
 
 
 def test_strip_follows_the_state(with_strip):
@@ -379,46 +402,65 @@ def test_strip_follows_the_state(with_strip):
     assert {caption: decode(data)[0, 0] for caption, data in with_strip.strip.items()} == {"mask": 9, "rest": 246}
 
 
-def test_strip_waits_until_a_drag_pauses(with_strip, monkeypatch):
-    """In a kernel, whose event loop is running; there it is behind the picture for a moment, and in the end it is not."""
-    monkeypatch.setattr(panel_module, "_BEHIND", 1e9)
+def test_strip_waits_until_a_drag_pauses(with_strip, loop):
     shown = []
-    next(iter(with_strip._strip.values())).observe(lambda change: shown.append(shades(with_strip)[1]), "value")
-
-    async def drag():
-        with_strip._shown = time.monotonic()
-        for x in (3, 4, 5):
-            with_strip.controls["x"].value = x
-            assert shades(with_strip) == (x, 0)
-            await asyncio.sleep(0)  # the loop gets its turn
-        await asyncio.sleep(0.1)
-
-    asyncio.run(drag())
-    assert shades(with_strip) == (5, 5) and shown == [5]
+    with_strip._strip["mask"].observe(lambda change: shown.append(shades(with_strip)[1]), "value")
+    for x in (3, 4, 5):
+        with_strip.controls["x"].value = x
+        assert shades(with_strip) == [x, 0, 255]
+    loop.run()
+    assert shades(with_strip) == [5, 5, 250] and shown == [5]
 
 
-def test_strip_does_not_stay_behind_for_long(with_strip):
-    async def drag():
-        for x in (3, 4):
-            with_strip._shown = time.monotonic() - 1
-            with_strip.controls["x"].value = x
-            assert shades(with_strip) == (x, x)
+def test_strip_does_not_stay_behind_for_long(with_strip, loop, monkeypatch):
+    with_strip.controls["x"].value = 3
+    monkeypatch.setattr(panel_module, "_BEHIND", 0.0)
+    with_strip.controls["x"].value = 4
+    assert shades(with_strip) == [4, 4, 251]
+    loop.run()
+    assert shades(with_strip) == [4, 4, 251]
 
-    asyncio.run(drag())
+
+def test_strip_that_is_asked_for_is_that_of_the_picture(with_strip, loop):
+    with_strip.controls["x"].value = 3
+    assert decode(with_strip.strip["mask"])[0, 0] == 3
+    with_strip.controls["x"].value = 4
+    with_strip.set(x=7)
+    assert shades(with_strip) == [7, 7, 248]
+    loop.run()
+    assert shades(with_strip) == [7, 7, 248]
 
 
-def test_strip_that_is_older_than_the_picture_is_not_shown(with_strip, monkeypatch):
-    monkeypatch.setattr(panel_module, "_BEHIND", 1e9)
-
-    async def drag():
-        with_strip._shown = time.monotonic()
+def test_strip_comes_by_itself_in_a_running_loop(with_strip):
+    async def move():
         with_strip.controls["x"].value = 3
-        with_strip.set(x=7)  # which a cell may do, and then look at the strip
-        assert shades(with_strip) == (7, 7)
-        await asyncio.sleep(0.1)
+        for _ in range(1000):
+            if shades(with_strip)[1] == 3:
+                break
+            await asyncio.sleep(0.01)
 
-    asyncio.run(drag())
-    assert shades(with_strip) == (7, 7)
+    asyncio.run(move())
+    assert shades(with_strip) == [3, 3, 252]
+
+
+def test_code_that_comes_late_is_that_of_the_picture(loop):
+    def draw(state):
+        if state["x"] == 13:
+            raise RuntimeError("thirteen")
+        return np.zeros((8, 8, 3), np.uint8)
+
+    def code(state):
+        return f"x = {7 // (state['x'] - 5)}"
+
+    panel = Panel({"x": {"x": IntSlider(0, 0, 255, description="x")}}, draw, code=code)
+    next(button for button in panel.widget.children[1].children[1].children if button.description == "Code").value = True
+    panel.controls["x"].value = 6
+    panel.controls["x"].value = 13
+    loop.run()
+    assert panel._text.value == "<pre>x = 7</pre>" and panel.error == "RuntimeError: thirteen"
+    panel.controls["x"].value = 5  # of which there is no code
+    loop.run()
+    assert panel.error.startswith("ZeroDivisionError")
 
 
 def test_control_without_label_is_refused():

@@ -30,11 +30,12 @@ from tutorial_lib.layers import (
     conv3x3,
     frozen,
     gradient_penalty,
+    keeping_statistics,
     leaky_relu,
     orthogonal_init,
     same_block,
 )
-from tutorial_lib.methods.finegan import FineGAN, FineGANConfig, Stages, checked, critic_loss, generator_loss
+from tutorial_lib.methods.finegan import FineGAN, FineGANConfig, Stages, checked, critic_loss, generator_loss, moved
 
 # ---- config ---------------------------------------------------------------------------------------------------------------
 
@@ -62,6 +63,8 @@ class CodeModeConfig(FineGANConfig):
     # ---- departure --------------------------------------------------------------------------------------------------------
     redraw_weight: float = 0.0  # of |x - G(E(x))| beside the paired loss; only the encoders learn from it
     silhouette_weight: float = 0.0  # of the Dice loss of P_m(E(x)) and the real object's mask; encoders and G learn from it
+    # Of the Dice loss by which a silhouette of any shape moves as the real object does whose z it is drawn from.
+    pose_weight: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -70,11 +73,11 @@ class CodeModeConfig(FineGANConfig):
                 raise ValueError(f"{name} halves a picture of {self.image_size} pixels {len(getattr(self, name))} times")
         if self.reprediction not in ("untied", "tied", "none"):
             raise ValueError(f"reprediction must be 'untied', 'tied' or 'none', got {self.reprediction!r}")
-        for name in ("redraw_weight", "silhouette_weight"):
+        for name in ("redraw_weight", "silhouette_weight", "pose_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.silhouette_weight and self.segmenter_widths is None:
-            raise ValueError("silhouette_weight needs segmenter_widths: real objects are cut out")
+        if (self.silhouette_weight or self.pose_weight) and self.segmenter_widths is None:
+            raise ValueError("silhouette_weight and pose_weight need segmenter_widths: real objects are cut out")
         if not self.paired and self.reprediction == "none":
             raise ValueError("without paired discriminators and without reprediction nothing gives the codes a meaning")
 
@@ -183,6 +186,10 @@ class PairDiscriminator(nn.Module):
 
 
 # ---- code mode ------------------------------------------------------------------------------------------------------------
+
+
+# How far objects are moved (`finegan.moved`): about half as far as they differ.
+_MOVES = {"turn": 0.3, "shift": 0.15, "zoom": 0.15}
 
 
 class CodeMode(FineGAN):
@@ -318,8 +325,10 @@ class CodeMode(FineGAN):
             with frozen(self.generator):
                 terms["redraw"] = config.redraw_weight * F.l1_loss(self.generator(encoded).image, image)
         if config.silhouette_weight:
-            _, mask = self.generator.parent_painter(self.generator.parent_feature(encoded))
-            terms["silhouette"] = config.silhouette_weight * dice_loss(mask, real_mask)
+            terms["silhouette"] = config.silhouette_weight * dice_loss(self.silhouette(encoded), real_mask)
+        if config.pose_weight:
+            loss = self.pose_loss(image, real_mask, encoded, codes, fake.background.detach())
+            terms["pose"] = config.pose_weight * loss
         losses |= self.update_generator(terms)
         self.step += 1
         return losses
@@ -356,6 +365,21 @@ class CodeMode(FineGAN):
         losses |= {f"re_{name}": F.cross_entropy(read[name], getattr(codes, name)) for name in "bpc"}
         weights = dict(zip("zbpc", self.config.reprediction_weights, strict=True))
         return {name: weights[name[-1]] * loss for name, loss in losses.items()}
+
+    def silhouette(self, codes: Codes) -> Tensor:
+        """P_m (B, 1, H, W) in [0, 1] of p and the parent's share of z."""
+        return self.generator.parent_painter(self.generator.parent_feature(codes))[1]
+
+    def pose_loss(self, image: Tensor, mask: Tensor, encoded: Codes, codes: Codes, background: Tensor) -> Tensor:
+        """Real objects, inside their masks, are moved before another background, and E_z reads them again: silhouettes of any
+        shape, p of `codes`, should move as they did. Without this z means other poses for other shapes. A picture without an
+        object moves nothing."""
+        with keeping_statistics(self.generator.parent, self.encoders["z"]):
+            with torch.no_grad():
+                still = self.silhouette(codes.mix(pose=encoded)) * mask.flatten(1).any(1)[:, None, None, None]
+            cut, mask, target = moved(torch.cat([image * mask, mask, still], 1), **_MOVES).split([3, 1, 1], 1)
+            z = self._read("z", cut + (1 - mask) * background)
+            return dice_loss(self.silhouette(Codes(z, codes.b, codes.p, codes.c)), target)
 
     def sorted_losses(self, read: dict[str, Tensor], c: Tensor) -> dict[str, Tensor]:
         """E_p and E_c should tell of real pictures what these are sorted into: c one-hot (B, N_c)."""

@@ -172,8 +172,7 @@ class Panel:
         self._first = self._now = self.state
         self._history: deque[State] = deque(maxlen=STEPS_BACK)
         self._moving: widgets.Widget | None = None
-        self._behind: list[np.ndarray] = []
-        self._shown = 0.0
+        self._behind: tuple[float, list[np.ndarray], State] | None = None  # since when, and what
         self.error = ""
 
         picture, *behind = self._pictures(self.state)
@@ -216,6 +215,7 @@ class Panel:
 
     @property
     def strip(self) -> dict[str, bytes]:
+        self._catch_up()
         return {caption: bytes(image.value) for caption, image in self._strip.items()}
 
     @property
@@ -339,22 +339,28 @@ class Panel:
 
     def _show_behind(self, pictures: list[np.ndarray], *, wait: bool) -> None:
         """The strip, and the code, which come a frame after the picture. wait: for the kernel to be free, and not at all if a
-        newer picture comes first, unless those on the page have stayed behind for long."""
-        self._behind = pictures
-        loop = _running_loop() if wait and monotonic() - self._shown < _BEHIND else None
+        newer picture comes first, unless those on the page have been behind for long."""
+        began = monotonic() if self._behind is None else self._behind[0]
+        self._behind = behind = (began, pictures, self.state)
+        loop = _running_loop() if wait and monotonic() - began < _BEHIND else None
         if loop is None:
             sleep(_FRAME if pictures else 0)
-            self._show_now(pictures)
+            self._catch_up(behind)
         else:
-            loop.call_later(_FRAME, self._show_now, pictures)
+            loop.call_later(_FRAME, self._catch_up, behind)
 
     @_one_at_a_time
-    def _show_now(self, pictures: list[np.ndarray]) -> None:
-        if pictures is self._behind:  # nothing newer has come
-            for image, picture in zip(self._strip.values(), pictures, strict=True):
-                image.value = png(picture)
-            self._show_code()
-            self._shown = monotonic()
+    def _catch_up(self, behind: tuple[float, list[np.ndarray], State] | None = None) -> None:
+        """Show the strip and the code that are still to be shown; if they are given, those and no newer ones."""
+        if self._behind is None or (behind is not None and behind is not self._behind):
+            return
+        (_, pictures, state), self._behind = self._behind, None
+        for image, picture in zip(self._strip.values(), pictures, strict=True):
+            image.value = png(picture)
+        try:
+            self._show_code(state)
+        except Exception as error:  # nobody else would hear of it
+            self._say(error)
 
     def _remember(self, moved: widgets.Widget | None, is_move: bool) -> None:
         if not is_move:
@@ -365,9 +371,9 @@ class Panel:
             self._now, self._moving = self.state, moved if isinstance(moved, _SLIDERS) else None
         self._undo.disabled = not self._history
 
-    def _show_code(self) -> None:
+    def _show_code(self, state: State) -> None:
         if self._spell is not None and self._code_box.layout.display != "none":
-            self._text.value = f"<pre>{html.escape(self.code)}</pre>"
+            self._text.value = f"<pre>{html.escape(self._spell(state))}</pre>"
 
     def _say(self, error: Exception | None) -> None:
         what = (str(error).splitlines() or [""])[0]
@@ -430,7 +436,7 @@ class Panel:
     @_one_at_a_time
     def _open_code(self, change) -> None:
         self._code_box.layout.display = "" if change.new else "none"
-        self._show_code()
+        self._show_code(self.state)
 
     def _sources_row(self) -> widgets.Widget:
         pictures = [self._pictures(self.state | source)[0] for source in self.sources]
