@@ -87,7 +87,7 @@ def bars() -> str:
             f"{whole(about, 'images'):,}",
             "",
         ),
-        (f"training, minutes ({both:.0f} of them on two cores, the others on one)", f"{minutes:.0f}", "≤ 240 of one core"),
+        (f"training, core-minutes ({both:.0f} minutes on two cores, the others on one)", f"{minutes + both:.0f}", "≤ 240"),
     ]
     return markdown(("measured", "bar"), rows)
 

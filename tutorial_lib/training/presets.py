@@ -319,7 +319,7 @@ _CODE_MODE = {
     ),
 }  # fmt: skip
 _CODE_MODE["laptop"] = replace(
-    # With all that sorted pictures give, pictures and silhouettes drawn again, and poses that mean the same for every shape.
+    # With all that sorted pictures give, pictures and silhouettes drawn again, and silhouettes that move as real birds do.
     # Trials from FineGAN's third stage, with its 12 channels in the child stage and without the last loss, by 500 mixes of four
     # donors (the share that keeps the texture) and 1,500 samples (control of c): without palette and silhouette 0.57 and 0.68
     # after some 500 steps, 0.56 and 0.70 after 1,000; without the palette 0.55 and 0.69 after 500; with both 0.58 and 0.72
