@@ -403,6 +403,9 @@ def test_objects_are_repainted_as_the_children_of_the_real_pictures(batch, monke
         torch.testing.assert_close(given, expected)
     logits = (foreground * drawn).mean((2, 3)) @ torch.ones(3, 24)
     torch.testing.assert_close(terms["c_information"], F.cross_entropy(logits, c.float()))
+    model.zero_grad()
+    terms["palette"].backward()
+    assert model.generator.child_painter.mask.weight.grad is None  # colours do not move the outline
 
 
 @pytest.mark.parametrize("change", [{"palette_weight": -1.0}, {"palette_weight": 1.0, "child_untied": False}])

@@ -372,8 +372,8 @@ class CodeMode(FineGAN):
 
     def pose_loss(self, image: Tensor, mask: Tensor, encoded: Codes, codes: Codes, background: Tensor) -> Tensor:
         """Real objects, inside their masks, are moved before another background, and E_z reads them again: silhouettes of any
-        shape, p of `codes`, should move as they did. Without this z means other poses for other shapes. A picture without an
-        object moves nothing."""
+        shape, p of `codes`, should move as they did, or z may mean other poses for other shapes. A picture without an object
+        moves nothing."""
         with keeping_statistics(self.generator.parent, self.encoders["z"]):
             with torch.no_grad():
                 still = self.silhouette(codes.mix(pose=encoded)) * mask.flatten(1).any(1)[:, None, None, None]
