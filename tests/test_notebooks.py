@@ -1,10 +1,15 @@
 """The stored notebooks, as files: what a reader, nbgrader and git find in them. nbval runs them."""
 
+import ast
+import inspect
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
 import nbformat
 import pytest
+
+from tutorial_lib import widgets
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -50,3 +55,22 @@ def test_outputs_are_stored_whole_and_without_complaints(cells):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_has_at_most_two_megabytes(path):
     assert path.stat().st_size <= 2 * 2**20
+
+
+def test_code_that_a_panel_copies_finds_the_names_that_it_uses(cells):
+    """It says `model` and `pictures`: a panel's own must be called so in its notebook, and until the end."""
+    folder = Path(widgets.__file__).parent
+    modules = [import_module(f"tutorial_lib.widgets.{path.stem}") for path in sorted(folder.glob("[a-z]*.py"))]
+    builders = {name: value for module in modules for name, value in vars(module).items() if name.endswith("_panel")}
+    trees = [ast.parse(cell.source) for cell in cells if cell.cell_type == "code"]
+    for at, tree in enumerate(trees):
+        for call in ast.walk(tree):
+            if not (isinstance(call, ast.Call) and getattr(call.func, "id", "") in builders):
+                continue
+            wanted = inspect.signature(builders[call.func.id]).parameters
+            for name, given in zip(wanted, call.args, strict=False):
+                if name in ("model", "pictures", "means"):
+                    assert ast.unparse(given) == name
+                    later = (node for tree in trees[at + 1 :] for node in ast.walk(tree))
+                    names = (node for node in later if isinstance(node, ast.Name) and node.id == name)
+                    assert not any(isinstance(node.ctx, ast.Store) for node in names)

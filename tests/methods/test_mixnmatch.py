@@ -2,9 +2,11 @@ import copy
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -99,6 +101,7 @@ def test_published_extractor_has_the_size_of_the_parent_feature():
         ({"silhouette_weight": 1.0}, "silhouette_weight and pose_weight need segmenter_widths"),
         ({"pose_weight": -1.0}, "pose_weight must not be negative, got -1.0"),
         ({"pose_weight": 1.0}, "silhouette_weight and pose_weight need segmenter_widths"),
+        ({"hard_negatives_from": 5}, "hard_negatives_from: the last steps of FineGAN's training"),
     ],
 )
 def test_wrong_config_is_named(changes, message):
@@ -497,10 +500,32 @@ def test_index_has_no_pose_in_feature_mode(pictures):
         both_modes().eval().mix(background=0, texture=0, shape=1, mode="feature")
 
 
-def test_codes_of_another_model_are_refused():
-    other = code_mode(n_children=30).sample_codes(1)
-    with pytest.raises(ValueError, match="texture: this model's c has 24 entries, got 30"):
-        code_mode().eval().mix(background=0, texture=other, shape=0, pose=other)
+def test_codes_of_another_model_are_refused_where_they_differ(pictures):
+    other, message = code_mode(n_children=30).sample_codes(1), "texture: this model's c has 24 entries, got 30"
+    code_mode().eval().mix(background=other, texture=0, shape=other, pose=other)
+    with pytest.raises(ValueError, match=message):
+        code_mode().eval().mix(background=0, texture=other, shape=0, pose=0)
+    with pytest.raises(ValueError, match=message):
+        code_mode().eval().generate(other)
+    other = code_mode(z_dim=12).sample_codes(1)
+    with pytest.raises(ValueError, match="pose: this model's z has 10 entries, got 12"):
+        both_modes().eval().mix(background=0, texture=0, shape=other, mode="feature")
+
+
+@pytest.mark.parametrize("indices", [torch.tensor([2, 0, 1]), np.array([2, 0, 1]), torch.tensor([2, 0, 1], dtype=torch.uint8)])
+def test_indices_come_one_by_one_or_many_at_once(indices, pictures):
+    model = code_mode().eval()
+    sources = {"background": 1, "shape": 0, "pose": pictures[:1]}
+    together = model.mix(texture=indices, **sources).image
+    for i, index in enumerate((2, np.int64(0), indices[2])):
+        torch.testing.assert_close(together[i : i + 1], model.mix(texture=index, **sources).image)
+
+
+def test_errors_name_the_factor_that_is_no_picture(pictures):
+    with pytest.raises(TypeError, match="^texture must be a path"):
+        code_mode().eval().mix(background=0, texture=True, shape=0, pose=pictures[:1])
+    with pytest.raises(ValueError, match="^shape must be a tensor"):
+        both_modes().eval().mix(background=0, texture=0, shape=torch.zeros(3), mode="feature")
 
 
 @pytest.mark.parametrize("keep", ["background", "object"])
@@ -510,6 +535,13 @@ def test_stitching_keeps_the_pictures_own_pixels(keep, pictures):
         setattr(stages, name, (getattr(stages, name) > 0.5).float())
     result, kept = stitch(stages, pictures, keep), (stages.mask == 0) == (keep == "background")
     torch.testing.assert_close(result, torch.where(kept, pictures, stages.image))
+
+
+def test_stitching_takes_what_a_picture_can_be(pictures, tmp_path):
+    stages = both_modes().eval().mix(background=0, texture=0, shape=pictures[:1], mode="feature")
+    Image.fromarray(((pictures[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(tmp_path / "own.png")
+    from_file, expected = (stitch(stages, own, "background") for own in (tmp_path / "own.png", pictures[:1]))
+    torch.testing.assert_close(from_file, expected, atol=1 / 255, rtol=0)
 
 
 def test_stitching_keeps_one_of_two():

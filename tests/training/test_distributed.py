@@ -195,3 +195,27 @@ def test_converted_batch_norm_is_the_ordinary_one_in_one_process():
     converted = convert_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), torch.device("cpu"))
     assert torch.equal(converted(x), plain(x))
     assert torch.equal(converted.eval()(x), plain.eval()(x))
+
+
+@pytest.mark.slow
+def test_two_processes_from_the_command_line_and_on_with_one(tmp_path):
+    """The README's command, which leaves one run behind; a single process goes on from it."""
+    root = Path(__file__).resolve().parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "yes"}
+
+    def run(*launcher: str, steps: int) -> dict:
+        command = [sys.executable, *launcher, "-m", "tutorial_lib", "train", "finegan", "--preset", "smoke", "--resume"]
+        command += ["--folder", "run", "--run.steps", str(steps), "--run.snapshot-every", "2", "--run.log-every", "1"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("model run/model.safetensors") == 1  # one of them says where things are
+        card = checkpoints.card(tmp_path / "run" / "model.safetensors")
+        lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == list(range(1, steps + 1))
+        return card
+
+    two = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
+    card = run(*two, steps=4)
+    assert (card["processes"], card["steps"], card["images"]) == (2, 4, 16)  # a batch of 4 is divided between them
+    card = run(steps=6)
+    assert (card["processes"], card["steps"], card["images"]) == (1, 6, 24)

@@ -15,6 +15,7 @@ from tutorial_lib.data.batched import InMemory
 from tutorial_lib.data.birds import PaperBirds
 from tutorial_lib.training import checkpoints, loop
 from tutorial_lib.training.loop import BatchOrder, RunSettings, _loader, averaged_weights, choose_precision, train
+from tutorial_lib.training.presets import PRESETS, build
 
 RUN = RunSettings(steps=6, batch_size=4, log_every=2, snapshot_every=3, ema_decay=0.5, decay_from=0.5, precision="fp32")
 
@@ -91,6 +92,25 @@ def test_resumed_run_gives_the_weights_of_one_never_interrupted(make_toy, pictur
     model = tmp_path / "parts" / "model.safetensors"
     assert model.read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
     assert [line["step"] for line in log_lines(tmp_path / "parts")] == [2, 3, 4, 6]
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "finegan_clusters"])
+def test_every_method_is_resumed_to_the_weights_of_a_run_never_interrupted(name, tmp_path):
+    """The toy above has no penalty that comes every few steps, no head start, and one network that is averaged."""
+    preset = PRESETS[name]["smoke"]
+    run = dataclasses.replace(preset.run, steps=4, log_every=2, snapshot_every=2, decay_from=1.0)
+    histories, methods = [], []
+    for until in ((4,), (2, 4)):
+        for steps in until:
+            torch.manual_seed(0)
+            methods.append(build(preset.method))
+            folder, part = tmp_path / str(len(until)), dataclasses.replace(run, steps=steps)
+            histories.append(train(methods[-1], preset.dataset(), part, folder, resume=True, progress=False))
+    (whole, half, resumed), (expected, _, history) = methods, histories
+    assert any(not torch.equal(a, b) for a, b in zip(half.parameters(), resumed.parameters(), strict=True))
+    assert_same_state(whole, resumed)
+    for network, averaged in expected.averaged.items():
+        assert_same_state(averaged, history.averaged[network])
 
 
 def test_log_lines_written_after_the_last_snapshot_are_dropped_on_resume(make_toy, pictures, tmp_path):

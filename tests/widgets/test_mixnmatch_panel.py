@@ -87,6 +87,11 @@ def test_stitching_keeps_what_the_mix_shares_with_the_shape(panel, model, pictur
     assert np.abs(decode(panel.png) - as_image(expected)).max() <= 1
 
 
+def test_stitching_a_mix_of_one_picture_keeps_all_of_it(panel, pictures):
+    panel.set(background=2, shape=2, texture=2, feature=True, stitch=True)
+    assert np.abs(decode(panel.png) - as_image(pictures[2:3])).max() <= 1
+
+
 def test_upload_takes_the_last_place(panel, model):
     own = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     panel.set(texture=4)

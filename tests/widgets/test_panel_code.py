@@ -75,6 +75,7 @@ def mixnmatch():
         {"background": 1, "shape": 1, "texture": 2, "feature": True, "stitch": True},
         {"background": 2, "shape": 1, "texture": 1, "feature": True, "stitch": True},
         {"background": 0, "shape": 3, "texture": 3, "feature": True, "stitch": True},
+        {"background": 1, "shape": 1, "texture": 1, "feature": True, "stitch": True},
     ],
 )
 def test_mixnmatch(mixnmatch, state, tmp_path, monkeypatch):

@@ -51,6 +51,20 @@ def test_picture_is_the_models_swap(panel, model, pictures):
     assert not shows(panel, model.swap(a, identity=b, expression=d, illumination=d))
 
 
+def test_strip_shows_what_the_swap_changes(panel, model, pictures):
+    same = dict.fromkeys(("rest", "identity", "expression", "illumination", "gaze"), 2)
+    panel.set(**same)
+    source, own, differs = (np.asarray(Image.open(BytesIO(tile))).astype(int) for tile in panel.strip.values())
+    assert list(panel.strip) == ["rest from", "drawn again", "what differs"]
+    for tile, expected in ((source, pictures[2:3]), (own, model.reconstruct(pictures[2]))):
+        assert np.abs(tile - ((expected[0].permute(1, 2, 0) + 1) * 127.5).detach().numpy()).max() <= 1
+    assert differs.min() == 255
+    panel.set(expression=1)
+    changed = (model.swap(pictures[2], expression=pictures[1]) - model.reconstruct(pictures[2])).abs().mean((0, 1)).detach()
+    differs = np.asarray(Image.open(BytesIO(panel.strip["what differs"]))).astype(int)
+    assert np.abs(255 - differs - 255 * changed.numpy()).max() <= 1
+
+
 def test_cuts_are_the_weights_of_three_people(panel, model, pictures):
     panel.set(rest=0, expression=0, illumination=0, gaze=0, identity=1, identity_2=2, identity_3=3, cuts=(0.2, 0.7))
     assert panel.state["shares"] == "20 % of B · 50 % of C · 30 % of D"

@@ -28,20 +28,20 @@ TOLERANCE = 1e-3  # how far rounding may carry a float picture out of [-1, 1]
 FPS = (1, 50)  # viewers slow a GIF down whose frames last less than 20 ms
 
 
-def as_pictures(source: Source | list[Source] | tuple[Source, ...], size: int) -> Tensor:
+def as_pictures(source: Source | list[Source] | tuple[Source, ...], size: int, name: str = "source") -> Tensor:
     """Pictures (B, 3, size, size), float32 in [-1, 1], of whatever a user hands over.
 
     source: the path of an image file; the bytes of one (an upload); a PIL image; an array (H, W), (H, W, 3) or (H, W, 4) of
     uint8; a tensor (3, H, W) or (B, 3, H, W), uint8 or float in [-1, 1]; or a list of those. What is transparent is laid over
     white, files are turned upright (EXIF), their middle square is taken and resized with antialiasing; of several frames in a
-    file the first counts. A float tensor of the right size keeps its values.
+    file the first counts. A float tensor of the right size keeps its values. name: what errors call the source.
 
     Raises FileNotFoundError for a missing file; TypeError for another type; ValueError for a file that cannot be read, a side
     below 16 pixels, another dtype or number of channels, floats outside [-1, 1], NaN, and no picture at all.
     """
     if size < SMALLEST:
         raise ValueError(f"size must be at least {SMALLEST}, got {size}")
-    return _pictures(source, "source", size)
+    return _pictures(source, name, size)
 
 
 def read_picture(path: str | Path, *, upright: bool = True, backdrop: Backdrop = "white") -> Tensor:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tvf
 
-from tutorial_lib.codes import Codes
+from tutorial_lib.codes import NAMES, Codes
 from tutorial_lib.data.papercut import rotation
 from tutorial_lib.layers import (
     CodeConv,
@@ -616,9 +616,18 @@ class FineGAN(nn.Module):
         """(N_b, N_p, N_c)."""
         return self.config.n_backgrounds, self.config.n_parents, self.config.n_children
 
+    def own(self, codes: Codes, names: Iterable[str] = "zbpc") -> Codes:
+        """The codes, on the model's device. ValueError if one of those named is longer or shorter than this model's."""
+        lengths = dict(zip("zbpc", (self.config.z_dim, *self.code_sizes), strict=True))
+        for factor, name in NAMES.items():
+            found = getattr(codes, name).shape[1]
+            if name in names and found != lengths[name]:
+                raise ValueError(f"{factor}: this model's {name} has {lengths[name]} entries, got {found}")
+        return codes.to(self.step.device)
+
     def generate(self, codes: Codes) -> Stages:
-        """All stages of the pictures that the codes describe."""
-        return self.generator(codes)
+        """All stages of the pictures that the codes describe. ValueError for codes of other lengths than this model's."""
+        return self.generator(self.own(codes))
 
     def sample(self, n: int, *, tied: bool = False, generator: torch.Generator | None = None) -> tuple[Codes, Tensor]:
         """Random codes and their pictures (n, 3, H, W)."""

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -78,6 +80,8 @@ class CodeModeConfig(FineGANConfig):
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if (self.silhouette_weight or self.pose_weight) and self.segmenter_widths is None:
             raise ValueError("silhouette_weight and pose_weight need segmenter_widths: real objects are cut out")
+        if self.hard_negatives_from is not None:
+            raise ValueError("hard_negatives_from: the last steps of FineGAN's training, which code mode has none of")
         if not self.paired and self.reprediction == "none":
             raise ValueError("without paired discriminators and without reprediction nothing gives the codes a meaning")
 
@@ -241,9 +245,9 @@ class CodeMode(FineGAN):
         """A new picture: the background of one, the texture of another, and so on.
 
         Each factor comes from pictures (anything `data.pictures.as_pictures` takes), from `Codes`, or is the index of a code
-        (pose has none). One picture, or index, goes with any number of others. In feature mode shape and pose come together,
-        from the pictures given as `shape`. Raises ValueError if numbers of pictures differ, an index is out of range, or the
-        mode asks for what the model does not have.
+        or a tensor of indices (pose has none). One picture, or index, goes with any number of others. In feature mode shape and
+        pose come together, from the pictures given as `shape`. Raises ValueError if numbers of pictures differ, an index is out
+        of range, codes are not this model's, or the mode asks for what the model does not have.
         """
         if mode not in ("code", "feature"):
             raise ValueError(f"mode must be 'code' or 'feature', got {mode!r}")
@@ -254,7 +258,7 @@ class CodeMode(FineGAN):
             feature = self._feature(shape)
             # The feature takes the place of p and z; the background stage still has its share of z.
             codes = {"shape": feature.new_zeros(1, self.config.n_parents)}
-            indexed = isinstance(background, int)
+            indexed = _indices(background) is not None
             codes["pose"] = feature.new_zeros(1, self.config.z_dim) if indexed else self._code("pose", background)
         else:
             if pose is None:
@@ -269,20 +273,17 @@ class CodeMode(FineGAN):
 
     def _code(self, factor: str, source: Any) -> Tensor:
         """What a source says about one factor: a code (B, n)."""
-        name, device = NAMES[factor], self.step.device
-        length = self.config.z_dim if name == "z" else dict(zip("bpc", self.code_sizes, strict=True))[name]
+        name = NAMES[factor]
         if isinstance(source, Codes):
-            code = getattr(source, name).to(device)
-            if code.shape[1] != length:
-                raise ValueError(f"{factor}: this model's {name} has {length} entries, got {code.shape[1]}")
-            return code
-        if isinstance(source, int):
-            if name == "z":
-                raise ValueError("pose: z is continuous and has no index; give a picture or Codes")
-            if not 0 <= source < length:
-                raise ValueError(f"{factor}: {name} is an index from 0 to {length - 1}, got {source}")
-            return F.one_hot(torch.tensor([source], device=device), length).float()
-        return self._read(name, as_pictures(source, self.config.image_size).to(device))
+            return getattr(self.own(source, name), name)
+        if (indices := _indices(source)) is None:
+            return self._read(name, as_pictures(source, self.config.image_size, factor).to(self.step.device))
+        if name == "z":
+            raise ValueError("pose: z is continuous and has no index; give a picture or Codes")
+        length = dict(zip("bpc", self.code_sizes, strict=True))[name]
+        if wrong := [index for index in indices.tolist() if not 0 <= index < length]:
+            raise ValueError(f"{factor}: {name} is an index from 0 to {length - 1}, got {wrong[0]}")
+        return F.one_hot(indices, length).float().to(self.step.device)
 
     def _feature(self, source: Any) -> Tensor:
         raise ValueError(
@@ -398,20 +399,32 @@ def dice_loss(mask: Tensor, true: Tensor) -> Tensor:
     return 1 - (2 * both / (mask.sum((1, 2, 3)) + true.sum((1, 2, 3))).clamp(min=1e-6)).mean()
 
 
+def _indices(source: Any) -> Tensor | None:
+    """Indices (B,) of codes, if that is what a source is: a whole number, or an array or tensor (), (B,) of them."""
+    if isinstance(source, Integral) and not isinstance(source, bool):
+        return torch.tensor([int(source)])
+    if isinstance(source, Tensor | np.ndarray) and source.ndim < 2:
+        source = torch.as_tensor(source)
+        if not source.is_floating_point() and source.dtype != torch.bool:
+            return source.reshape(-1).long()
+    return None
+
+
 def _repeated(factor: str, part: Tensor, n: int) -> Tensor:
     if len(part) not in (1, n):
         raise ValueError(f"{factor}: {len(part)} pictures do not go with {n}; give one, or as many as of the others")
     return part.expand(n, *part.shape[1:])
 
 
-def stitch(stages: Stages, pictures: Tensor, keep: Literal["background", "object"]) -> Tensor:
+def stitch(stages: Stages, pictures: Any, keep: Literal["background", "object"]) -> Tensor:
     """The mix with a reference's own pixels outside (`keep="background"`) or inside (`"object"`) its mask.
 
-    For mixes in which only texture, or only background, is another than in the pictures (B, 3, H, W).
+    For mixes in which only texture, or only background, is another than in the pictures (anything `as_pictures` takes).
     """
     if keep not in ("background", "object"):
         raise ValueError(f"keep must be 'background' or 'object', got {keep!r}")
     drawn = stages.mask if keep == "background" else 1 - stages.mask
+    pictures = as_pictures(pictures, stages.image.shape[-1], "pictures").to(stages.image.device)
     return stages.image * drawn + pictures * (1 - drawn)
 
 
@@ -510,11 +523,11 @@ class MixNMatch(CodeMode):
         return self
 
     def _feature(self, source: Any) -> Tensor:
-        if isinstance(source, int):
+        if _indices(source) is not None:
             raise ValueError("shape: feature mode reads shape and pose off one picture; an index has no pose")
         if isinstance(source, Codes):
-            return self.generator.parent_feature(source)
-        return self.extractor(as_pictures(source, self.config.image_size).to(self.step.device))
+            return self.generator.parent_feature(self.own(source, "zp"))
+        return self.extractor(as_pictures(source, self.config.image_size, "shape").to(self.step.device))
 
     def training_step(self, batch: dict[str, Tensor], codes: Codes | None = None) -> dict[str, Tensor]:
         """One update of the patch critic and one of S; returns the losses. Codes are drawn without ties."""

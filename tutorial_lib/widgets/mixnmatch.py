@@ -15,6 +15,11 @@ KEPT = {"background": "background", "texture": "object"}  # by stitching, if the
 CODE = -1  # the choice of a code instead of a picture
 
 
+def keeps(state: State) -> list[str]:
+    """What of the shape's own picture the mix leaves as it is."""
+    return [keep for factor, keep in KEPT.items() if state[factor] == state["shape"]]
+
+
 def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") -> Panel:
     """Background, shape, pose and texture each from picture A, B, …, or from a code of its own.
 
@@ -63,9 +68,8 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
         image = stages.image
         if state.get("stitch") and feature is not None:
             # What the shape's own picture shares with the mix is taken from it.
-            for factor, keep in KEPT.items():
-                if state[factor] == state["shape"]:
-                    image = stitch(stages, shown[state["shape"]], keep)
+            kept, own = keeps(state), shown[state["shape"]]
+            image = own if len(kept) == len(KEPT) else stitch(stages, own, *kept) if kept else image
         return to_uint8(image[0]), [to_uint8(getattr(stages, field)[0]) for field in STRIP.values()]
 
     def upload(data: bytes):
@@ -102,8 +106,8 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
             return "yours" if chosen == len(pictures) else f"pictures[{chosen}:{chosen + 1}]"
 
         own = any(state[factor] == len(pictures) for factor in FACTORS)
-        shared = [keep for factor, keep in KEPT.items() if state[factor] == state["shape"]]
-        stitched = feature and state["stitch"] and shared
+        kept = keeps(state) if feature and state["stitch"] else []
+        whole, stitched = len(kept) == len(KEPT), len(kept) == 1
         lines = ["import torch", ""]
         lines += ["from tutorial_lib.data.pictures import as_pictures"] if own else []
         lines += ["from tutorial_lib.methods.mixnmatch import stitch"] if stitched else []
@@ -113,7 +117,8 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
         lines += ["with torch.inference_mode():", "    stages = model.mix("]
         lines += [f"        {factor}={source(factor)}," for factor in FACTORS if not (feature and factor == "pose")]
         lines += ['        mode="feature",'] if feature else []
-        image = f'stitch(stages, {picture(state["shape"])}, keep="{shared[-1]}")' if stitched else "stages.image"
+        image = f'stitch(stages, {picture(state["shape"])}, keep="{kept[0]}")' if stitched else "stages.image"
+        image = picture(state["shape"]) if whole else image
         return "\n".join([*lines, "    )", f"image = {image}  # (1, 3, {size}, {size}) in [-1, 1]", ""])
 
     letters = [*((LETTERS[i], i) for i in range(len(shown))), ("code", CODE)]

@@ -30,6 +30,8 @@ def uniform_posterior_panel(
     its label, called `names[attribute][label]`, and has a strength: 0 is the mean of class 0, 1 what is chosen, and between
     (or a little beyond) the codes on the line through both (Eq. 12).
 
+    Below the picture: that from which the rest comes, what the decoder makes of its own codes, and where the result differs.
+
     Raises ValueError if the model is in training mode, and for means, names or `mixed` that do not fit it.
     """
     if model.training:
@@ -54,9 +56,11 @@ def uniform_posterior_panel(
     donors = (mixed, f"{mixed}_2", f"{mixed}_3")
 
     @torch.inference_mode()
-    def read(picture: Tensor) -> tuple[dict[str, Tensor], dict[str, int]]:
+    def read(picture: Tensor) -> tuple[dict[str, Tensor], dict[str, int], Tensor]:
+        """The codes of a picture, the labels that are read off them, and the picture drawn again."""
         codes = model.encode(picture)
-        return codes, {name: int(classify.read(codes[name]).argmax()) for name, classify in model.classifiers.items()}
+        labels = {name: int(classify.read(codes[name]).argmax()) for name, classify in model.classifiers.items()}
+        return codes, labels, model.decode(codes)[0]
 
     known = [read(picture) for picture in shown]
 
@@ -75,7 +79,10 @@ def uniform_posterior_panel(
 
     @torch.inference_mode()
     def draw(state: State):
-        return to_uint8(model.decode({name: code_of(state, name) for name in model.encoders})[0])
+        image = model.decode({name: code_of(state, name) for name in model.encoders})[0]
+        own = known[state[REST]][2]
+        changed = (image - own).abs().mean(0, keepdim=True)  # white where nothing has, black from half of the range on
+        return to_uint8(image), [to_uint8(shown[state[REST]][0]), to_uint8(own), to_uint8(1 - changed.clamp(max=1))]
 
     def upload(data: bytes):
         shown[-1] = as_pictures(data, size)
@@ -144,6 +151,7 @@ def uniform_posterior_panel(
         follow=follow,
         sample=sample,
         sources=0,
+        strip=("rest from", "drawn again", "what differs"),
         pictures=[to_uint8(picture[0]) for picture in shown],
         upload=upload,
         code=code,
