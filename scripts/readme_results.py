@@ -6,6 +6,7 @@ Each table stands between <!-- results:NAME --> and <!-- /results -->; a test ho
 import json
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -340,10 +341,17 @@ def classes() -> str:
     return markdown(tuple(kinds.values()), rows)
 
 
+def shares() -> str:
+    """The share of a matrix product's FLOP/s that each method's training step reaches, highest first."""
+    found = json.loads((ROOT / "data" / "results" / "training_step.json").read_text())["of_a_matrix_product"]
+    ordered = sorted(found.items(), key=lambda item: -item[1])
+    return textwrap.fill(", ".join(f"`{name}` {share:.2f}" for name, share in ordered), 128, break_on_hyphens=False) + "\n"
+
+
 TABLES = {
     "bars": bars, "paper": paper, "mixes": mixes, "table3": table3, "attributes": attributes, "hopkins": hopkins,
     "segmentation": segmentation, "layers": layers, "gradients": gradients, "split": split, "classes": classes,
-    "oracle": oracle, "faces": faces,
+    "oracle": oracle, "faces": faces, "shares": shares,
 }  # fmt: skip
 
 

@@ -164,8 +164,8 @@ def test_missing_checkpoint_is_one_line_and_status_2(trained, capsys):
 @pytest.mark.parametrize(
     ("start", "said"),
     [
-        ("runs/uniform_posterior_first/model.safetensors",
-         "makes it: python -m tutorial_lib train uniform_posterior --preset first --folder runs/uniform_posterior_first\n"),
+        ("runs/stargan_first/model.safetensors",
+         "makes it: python -m tutorial_lib train stargan --preset first --folder runs/stargan_first\n"),
         ("runs/mixnmatch_code/model.safetensors",
          "makes it: python -m tutorial_lib train mixnmatch_code, with a preset of the same size\n"),
         ("runs/elsewhere/model.safetensors", ": none\n"),
@@ -188,6 +188,23 @@ def test_evaluate_prints_one_json_object_and_nothing_else(trained, capsys, monke
     assert trained(["evaluate", "toy", "--json", "--save"]) == 0
     assert json.loads(capsys.readouterr().out) == {"fid": 1.5, "steps": 4}
     assert checkpoints.card("toy")["figures"]["fid"] == 1.5
+
+
+def test_evaluate_on_fewer_samples_says_what_all_of_them_take_and_is_not_saved(trained, capsys, monkeypatch):
+    def evaluate(method, card, *, samples=5000):
+        return {"fid": 1.5, "samples": samples, "seconds": 130.0}
+
+    main = sys.modules["tutorial_lib.__main__"]
+    monkeypatch.setattr(main, "find_study", lambda name: SimpleNamespace(evaluate=evaluate, table=str))
+    assert trained(["evaluate", "toy", "--json", "--samples", "500"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 500
+    assert trained(["evaluate", "toy", "--json", "--save"]) == 0
+    assert "minutes" not in capsys.readouterr().err  # nothing was stored before
+    assert trained(["evaluate", "toy", "--json"]) == 0
+    assert capsys.readouterr().err == "The stored figures took 3 minutes; --samples 500 is quicker and less exact\n"
+    for refused in (["--samples", "99"], ["--samples", "500", "--save"]):
+        assert trained(["evaluate", "toy", *refused]) == 2
+        assert "samples must be at least 100 and goes without --save" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "steps"), [([], 7), (["--steps", "3"], 3)])

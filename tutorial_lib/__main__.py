@@ -180,14 +180,24 @@ class Evaluate:
     """Print one JSON object and nothing else."""
     save: bool = False
     """Write the figures into the checkpoint's card too."""
+    samples: int | None = None
+    """Pictures for each figure, at least 100; as many as for the stored figures (thousands) if left out. Fewer are quicker and
+    less exact."""
 
     def __call__(self) -> None:
+        if self.samples is not None and (self.save or self.samples < 100):
+            raise ValueError(f"samples must be at least 100 and goes without --save, got {self.samples}")
         study = find_study(self.method)
         expected = getattr(study, "SHIPPED", self.method)
         name = self.checkpoint or expected
         method = checkpoints.load(name, expect=expected)
+        samples = {} if self.samples is None else {"samples": self.samples}
+        stored = checkpoints.card(expected).get("figures", {}) if expected in checkpoints.shipped() else {}
+        if not samples and "seconds" in stored:
+            took = f"The stored figures took {math.ceil(stored['seconds'] / 60)} minutes"
+            print(f"{took}; --samples 500 is quicker and less exact", file=sys.stderr)
         with contextlib.redirect_stdout(sys.stderr):
-            figures = study.evaluate(method, checkpoints.card(name))
+            figures = study.evaluate(method, checkpoints.card(name), **samples)
         if self.save:
             checkpoints.update_card(name, figures)
         print(json.dumps(figures) if self.json else study.table(figures))
