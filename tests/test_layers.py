@@ -10,6 +10,7 @@ from tutorial_lib.layers import (
     UpConv,
     add_spectral_norm,
     as_on_a_gpu,
+    draws,
     gradient_penalty,
     norm_glu,
     orthogonal_init,
@@ -39,6 +40,56 @@ def test_code_conv_is_a_convolution_of_concatenated_planes(size, exact):
     torch.testing.assert_close(output, expected)
     for gradient, other in zip(gradients, torch.autograd.grad(expected, plain, toward), strict=True):
         torch.testing.assert_close(gradient, other)
+
+
+class Coded(nn.Module):
+    """A block with a code, of one picture that brings none."""
+
+    def __init__(self, exact: bool):
+        super().__init__()
+        self.conv, self.norm, self.code = CodeConv(6, 3, 10, exact), nn.BatchNorm2d(10), torch.eye(3)
+
+    def forward(self, x):
+        return self.conv.norm_glu(x, self.code[: len(x)], self.norm)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: same_block(6, 5), lambda: ResidualBlock(6), lambda: up_block(6, 5), lambda: Coded(True), lambda: Coded(False),
+     lambda: nn.Sequential(same_block(6, 5), ResidualBlock(5), Conv(5, 3, 3, padding=1))],
+)  # fmt: skip
+def test_what_is_drawn_is_what_is_computed_with_gradients(make, dtype):
+    torch.manual_seed(0)
+    block, x = make(), torch.randn(2, 6, 64, 65)
+    for norm in block.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            for values, low, high in (
+                (norm.weight, 0.5, 2),
+                (norm.bias, -1, 1),
+                (norm.running_mean, -2, 2),
+                (norm.running_var, 0.2, 3),
+            ):
+                nn.init.uniform_(values, low, high)
+    block.eval()
+    with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+        expected = block(x)
+        with torch.no_grad():
+            drawn = block(x)
+    assert expected.requires_grad and not drawn.requires_grad
+    tolerance = {} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.05}
+    torch.testing.assert_close(drawn, expected.detach(), **tolerance)
+
+
+def test_drawing_is_for_few_channels_and_many_pixels_in_eval_mode_without_gradients():
+    layer, x = Conv(6, 5, 3, padding=1).eval(), torch.randn(1, 6, 64, 64)
+    with torch.no_grad():
+        assert draws(layer, x) and layer(x).is_contiguous(memory_format=torch.channels_last)
+        assert not draws(layer, torch.randn(1, 33, 64, 64)) and not draws(layer, torch.randn(1, 6, 64, 63))
+        with as_on_a_gpu():
+            assert not draws(layer, x)
+        assert not draws(layer.train(), x)
+    assert not draws(layer.eval(), x)
 
 
 def test_stretch_repeats_the_middle():

@@ -36,6 +36,20 @@ def leaky_relu() -> nn.LeakyReLU:
     return nn.LeakyReLU(0.2, inplace=True)
 
 
+def draws(layer: nn.Module, x: Tensor) -> bool:
+    """Whether a layer in eval mode meets few channels and many pixels, without gradients on a CPU.
+
+    There a convolution takes two thirds of the time with the channels last, and gives on what it makes in that order.
+    """
+    few = x.shape[1] <= 32 and x.shape[2] * x.shape[3] >= 4096
+    return few and not layer.training and not torch.is_grad_enabled() and _on_cpu(x)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same values in that order."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 class Conv(nn.Conv2d):
     """A convolution, computed as one matrix product where it has many weights and meets few pixels.
 
@@ -46,7 +60,7 @@ class Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, h, w)."""
         if not self.as_product(x):
-            return super().forward(x)
+            return super().forward(channels_last(x) if draws(self, x) else x)
         patches = F.unfold(x, self.kernel_size, padding=self.padding, stride=self.stride)  # (B, in k k, h w)
         y = self.weight.flatten(1) @ patches.transpose(0, 1).flatten(1)  # (out, B h w)
         y = y.unflatten(1, (len(x), *self._size(x))).transpose(0, 1).contiguous()
@@ -101,6 +115,32 @@ def norm_glu(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     return F.glu(norm(x), 1)
 
 
+def conv_norm(conv: Conv, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """`norm(conv(x))`; for drawing the norm is taken into the weights, which are few."""
+    if type(conv) is not Conv or not draws(conv, x):
+        return norm(conv(x))
+    return F.conv2d(channels_last(x), *_folded(conv.weight, norm), conv.stride, conv.padding)
+
+
+def _folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weights and biases of a convolution without bias and what BatchNorm makes of it in eval mode."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+
+
+def _glu_last(x: Tensor) -> Tensor:
+    """GLU of what is in channels-last order: a third of the time of a CPU's own."""
+    values, gates = x.permute(0, 2, 3, 1).chunk(2, 3)
+    return (values * gates.contiguous().sigmoid_()).permute(0, 3, 1, 2)
+
+
+def conv_norm_glu(conv: Conv, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """`norm_glu(conv(x), norm)`."""
+    if type(conv) is Conv and draws(conv, x):
+        return _glu_last(conv_norm(conv, norm, x))
+    return norm_glu(conv(x), norm)
+
+
 class _NormGLU(torch.autograd.Function):
     """Keeps for the backward pass what goes in, and makes what lies between the two once more from it."""
 
@@ -128,7 +168,7 @@ class Block(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         conv, norm, _ = self
-        return norm_glu(conv(x), norm)
+        return conv_norm_glu(conv, norm, x)
 
 
 def up_block(in_channels: int, out_channels: int) -> Block:
@@ -150,7 +190,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv, norm, _, last, last_norm = self.block
-        return x + last_norm(last(norm_glu(conv(x), norm)))
+        return x + conv_norm(last, last_norm, conv_norm_glu(conv, norm, x))
 
 
 class CodeConv(nn.Module):
@@ -173,8 +213,21 @@ class CodeConv(nn.Module):
         planes = code.to(features.dtype)[:, :, None, None]
         if not self.exact or min(height, width) < 3:
             return F.conv2d(torch.cat([features, planes.expand(-1, -1, height, width)], 1), self.weight, padding=1)
-        share = F.conv2d(planes.expand(-1, -1, 3, 3), self.weight[:, self.channels :], padding=1)
+        share = self._share(planes, self.weight)
         return F.conv2d(features, self.weight[:, : self.channels], padding=1) + stretch(share, height, width)
+
+    def _share(self, planes: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(B, out_channels, 3, 3): what the code adds in the corners, along the edges and inside."""
+        return F.conv2d(planes.expand(-1, -1, 3, 3), weight[:, self.channels :], bias, padding=1)
+
+    def norm_glu(self, features: Tensor, code: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        """`norm_glu(self(features, code), norm)`."""
+        if not (self.exact and draws(self, features)):
+            return norm_glu(self(features, code), norm)
+        weight, bias = _folded(self.weight, norm)
+        own = F.conv2d(channels_last(features), weight[:, : self.channels], padding=1)
+        share = self._share(code.to(features.dtype)[:, :, None, None], weight, bias).permute(0, 2, 3, 1).contiguous()
+        return _glu_last(own + stretch(share, *features.shape[-2:], first=1).permute(0, 3, 1, 2))
 
 
 class UNet(nn.Module):
@@ -205,10 +258,12 @@ def _two_convolutions(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(*first, conv3x3(out_channels, out_channels), nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
-def stretch(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, C, 3, 3) to (B, C, height, width): the border stays one pixel wide, the middle is repeated."""
-    x = torch.cat([x[:, :, :1], x[:, :, 1:2].expand(-1, -1, height - 2, -1), x[:, :, 2:]], 2)
-    return torch.cat([x[..., :1], x[..., 1:2].expand(-1, -1, -1, width - 2), x[..., 2:]], 3)
+def stretch(x: Tensor, height: int, width: int, first: int = 2) -> Tensor:
+    """(B, C, 3, 3) to (B, C, height, width): the border stays one pixel wide, the middle is repeated. first: the rows' axis."""
+    for axis, size in ((first, height), (first + 1, width)):
+        low, middle, high = x.split(1, axis)
+        x = torch.cat([low, middle.expand(*x.shape[:axis], size - 2, *x.shape[axis + 1 :]), high], axis)
+    return x
 
 
 def orthogonal_init(module: nn.Module) -> None:

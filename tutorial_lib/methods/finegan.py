@@ -32,7 +32,6 @@ from tutorial_lib.layers import (
     conv3x3,
     frozen,
     leaky_relu,
-    norm_glu,
     orthogonal_init,
     real_penalty,
     same_block,
@@ -219,7 +218,7 @@ class CodeBlock(nn.Module):
         self.norm = nn.BatchNorm2d(2 * out_channels)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        return norm_glu(self.conv(x, code), self.norm)
+        return self.conv.norm_glu(x, code, self.norm)
 
 
 class ParentStage(nn.Module):
