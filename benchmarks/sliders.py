@@ -26,7 +26,7 @@ from tutorial_lib.widgets.comgan import composition_panel, ds_comgan_panel, segm
 from tutorial_lib.widgets.finegan import finegan_panel
 from tutorial_lib.widgets.gmvae import gmvae_panel
 from tutorial_lib.widgets.mixnmatch import mixnmatch_panel
-from tutorial_lib.widgets.panel import Panel
+from tutorial_lib.widgets.panel import APART, Panel
 from tutorial_lib.widgets.uniform_posterior import uniform_posterior_panel
 
 RESULTS = Path(__file__).resolve().parent.parent / "data" / "results" / "sliders.json"
@@ -84,6 +84,7 @@ def redraw_times(panel: Panel, changes: int, seed: int = 0) -> np.ndarray:
             if control.disabled or len(times) == changes:
                 continue
             value = another(control, random)
+            time.sleep(APART)  # a move of its own: within a drag, a picture waits for the page
             start = time.perf_counter()
             control.value = value
             if panel.error:

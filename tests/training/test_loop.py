@@ -380,11 +380,22 @@ def test_bf16_keeps_weights_in_fp32_and_trains_with_fresh_casts(make_toy, pictur
     torch.testing.assert_close(after, 2 * before)
 
 
-def test_auto_precision_is_fp32_where_the_processor_only_emulates_bf16(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
-    assert choose_precision("auto", torch.device("cpu")) == "fp32"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
-    assert choose_precision("auto", torch.device("cpu")) == "bf16"
+@pytest.mark.parametrize(
+    ("abilities", "faster", "chosen"),
+    [({"avx512_f": True}, True, "fp32"), ({"amx_bf16": True}, True, "bf16"), ({"avx512_bf16": True}, False, "fp32")],
+)
+def test_auto_precision_is_bf16_where_the_processor_has_it_and_is_faster_in_it(monkeypatch, abilities, faster, chosen):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities)
+    monkeypatch.setattr(loop, "_faster_in_bf16", lambda: faster)
+    assert choose_precision("auto", torch.device("cpu")) == chosen
+    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+def test_faster_precision_is_found_out_once(monkeypatch):
+    loop._faster_in_bf16.cache_clear()
+    found = loop._faster_in_bf16()
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: pytest.fail("measured again"))
+    assert loop._faster_in_bf16() is found
 
 
 def test_averaged_weights_are_in_place_within_the_block_only(make_toy, pictures):

@@ -34,6 +34,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -322,15 +323,29 @@ def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tenso
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """bf16 or fp32; "auto" is bf16 only where the device computes in it natively (emulated it is far slower)."""
+    """bf16 or fp32; "auto" is bf16 only where the device computes in it natively, and a CPU is faster in it."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     if device.type == "cpu":
         abilities = torch.cpu.get_capabilities()
-        return "bf16" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else "fp32"
+        native = abilities.get("avx512_bf16") or abilities.get("amx_bf16")
+        return "bf16" if native and _faster_in_bf16() else "fp32"
     return "fp32"
+
+
+@cache
+def _faster_in_bf16(width: int = 512, repeats: int = 7) -> bool:
+    """Whether this CPU multiplies matrices faster in bf16: some virtual machines have its instructions, but not the unit that
+    makes them worth while, and take twice as long as in fp32."""
+    matrices, seconds = [torch.ones(width, width, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)], ([], [])
+    for _ in range(repeats):
+        for matrix, each in zip(matrices, seconds, strict=True):
+            start = time.perf_counter()
+            matrix @ matrix
+            each.append(time.perf_counter() - start)
+    return min(seconds[0]) < min(seconds[1])
 
 
 def fuse(method: nn.Module) -> None:

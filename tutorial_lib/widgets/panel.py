@@ -41,7 +41,7 @@ STEPS_BACK = 100  # how many moves can be undone
 _COLUMNS, _GAP = 398, 4  # pixels for a row of pictures or of buttons, and between two of them
 _LABELS = "90px"  # as in panel.css
 _FRAME = 1 / 60  # seconds: the page shows the picture before it is given the strip, which would hold that up as long
-_APART = 1 / 40  # seconds at least between two pictures of a drag: more keep the page so busy that it shows the last one late
+APART = 1 / 40  # seconds at least between two pictures of a drag: more keep the page so busy that it shows the last one late
 _BEHIND = 1 / 5  # seconds that the strip may stay behind a picture that is dragged
 _DRAWING = RLock()
 _SLIDERS = (
@@ -174,7 +174,7 @@ class Panel:
         self._history: deque[State] = deque(maxlen=STEPS_BACK)
         self._moving: widgets.Widget | None = None
         self._behind: tuple[float, list[np.ndarray], State] | None = None  # since when, and what
-        self._shown = -_APART  # when the last picture was
+        self._shown = -APART  # when the last picture was
         self.error = ""
 
         picture, *behind = self._pictures(self.state)
@@ -336,7 +336,7 @@ class Panel:
             self._say(error)
         else:
             self._say(None)
-            sleep(max(0, self._shown + _APART - monotonic()) if moved is not None else 0)
+            sleep(max(0, self._shown + APART - monotonic()) if moved is not None else 0)
             self._image.value = png(pictures[0])
             self._shown = monotonic()
             self._show_behind(pictures[1:], wait=moved is not None)
