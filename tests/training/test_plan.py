@@ -226,3 +226,14 @@ def test_first_batch_has_the_first_pictures():
     pictures = Pictures()
     batch = plan.first_batch(pictures, 3, torch.device("cpu"))
     assert torch.equal(batch["image"], pictures.image[:3])
+
+
+def test_figures_of_three_digits_take_the_next_unit_where_they_round_to_it():
+    assert [plan._time(value) for value in (0.977, 0.9999, 1.28, 119.0, 120.0)] == [
+        "977 ms",
+        "1 s",
+        "1.28 s",
+        "119 s",
+        "2 minutes",
+    ]
+    assert [plan._number(value) for value in (4.21e11, 9.997e8, 13.5e6, 12)] == ["421 G", "1 G", "13.5 M", "12 "]

@@ -376,7 +376,7 @@ _LIMITS = {"arithmetic": "arithmetic", "traffic": "memory traffic", "launches": 
 def _number(value: float) -> str:
     """With three digits and a prefix: 421 G."""
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
+        if value >= 0.9995 * factor:  # or three digits would be 1e+03 of the smaller
             return f"{value / factor:.3g} {prefix}"
     return f"{value:.3g} "
 
@@ -384,4 +384,4 @@ def _number(value: float) -> str:
 def _time(seconds: float) -> str:
     for factor, unit in ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "s")):
         if seconds >= 2 * factor or unit == "s":
-            return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds / factor:.3g} {unit}"
+            return f"{1e3 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds / factor:.3g} {unit}"
