@@ -1,8 +1,11 @@
+from unittest import mock
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tutorial_lib import layers
 from tutorial_lib.layers import (
     CodeConv,
     Conv,
@@ -10,10 +13,10 @@ from tutorial_lib.layers import (
     UpConv,
     add_spectral_norm,
     as_on_a_gpu,
-    draws,
     gradient_penalty,
     norm_glu,
     orthogonal_init,
+    quick_to_draw,
     real_penalty,
     same_block,
     stretch,
@@ -55,12 +58,15 @@ class Coded(nn.Module):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    "make",
-    [lambda: same_block(6, 5), lambda: ResidualBlock(6), lambda: up_block(6, 5), lambda: Coded(True), lambda: Coded(False),
-     lambda: nn.Sequential(same_block(6, 5), ResidualBlock(5), Conv(5, 3, 3, padding=1))],
+    ("make", "folds"),
+    [(lambda: same_block(6, 5), 1), (lambda: ResidualBlock(6), 2), (lambda: up_block(6, 5), 0), (lambda: Coded(True), 1),
+     (lambda: Coded(False), 0), (lambda: nn.Sequential(same_block(6, 5), ResidualBlock(5), Conv(5, 3, 3, padding=1)), 3)],
 )  # fmt: skip
-def test_what_is_drawn_is_what_is_computed_with_gradients(make, dtype):
+def test_what_is_drawn_is_what_is_computed_with_gradients(make, folds, dtype, monkeypatch):
+    """folds: how many norms are taken into the weights."""
     torch.manual_seed(0)
+    folded = mock.Mock(wraps=layers._folded)
+    monkeypatch.setattr(layers, "_folded", folded)
     block, x = make(), torch.randn(2, 6, 64, 65)
     for norm in block.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -76,20 +82,29 @@ def test_what_is_drawn_is_what_is_computed_with_gradients(make, dtype):
         expected = block(x)
         with torch.no_grad():
             drawn = block(x)
-    assert expected.requires_grad and not drawn.requires_grad
+    assert expected.requires_grad and not drawn.requires_grad and folded.call_count == folds
     tolerance = {} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.05}
     torch.testing.assert_close(drawn, expected.detach(), **tolerance)
+
+
+@pytest.mark.parametrize("make", [lambda: same_block(6, 5), lambda: ResidualBlock(6), lambda: Coded(True)])
+def test_norm_that_learns_its_statistics_in_an_eval_model_is_not_folded(make):
+    block, x = make().eval(), 2 + torch.randn(1, 6, 64, 64)
+    norms = [part.train() for part in block.modules() if isinstance(part, nn.BatchNorm2d)]
+    with torch.no_grad():
+        block(x)
+    assert norms and all(norm.running_mean.abs().max() > 0 for norm in norms)
 
 
 def test_drawing_is_for_few_channels_and_many_pixels_in_eval_mode_without_gradients():
     layer, x = Conv(6, 5, 3, padding=1).eval(), torch.randn(1, 6, 64, 64)
     with torch.no_grad():
-        assert draws(layer, x) and layer(x).is_contiguous(memory_format=torch.channels_last)
-        assert not draws(layer, torch.randn(1, 33, 64, 64)) and not draws(layer, torch.randn(1, 6, 64, 63))
+        assert quick_to_draw(layer, x) and layer(x).is_contiguous(memory_format=torch.channels_last)
+        assert not quick_to_draw(layer, torch.randn(1, 33, 64, 64)) and not quick_to_draw(layer, torch.randn(1, 6, 64, 63))
         with as_on_a_gpu():
-            assert not draws(layer, x)
-        assert not draws(layer.train(), x)
-    assert not draws(layer.eval(), x)
+            assert not quick_to_draw(layer, x)
+        assert not quick_to_draw(layer.train(), x)
+    assert not quick_to_draw(layer.eval(), x)
 
 
 def test_stretch_repeats_the_middle():

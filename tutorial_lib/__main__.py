@@ -181,8 +181,8 @@ class Evaluate:
     save: bool = False
     """Write the figures into the checkpoint's card too."""
     samples: int | None = None
-    """Pictures for each figure, at least 100; as many as for the stored figures (thousands) if left out. Fewer are quicker and
-    less exact."""
+    """Pictures for each figure of pictures, at least 100; as many as for the stored figures (thousands) if left out. Fewer are
+    quicker and less exact. What is fitted is fitted all the same."""
 
     def __call__(self) -> None:
         if self.samples is not None and (self.save or self.samples < 100):

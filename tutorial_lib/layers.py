@@ -36,10 +36,10 @@ def leaky_relu() -> nn.LeakyReLU:
     return nn.LeakyReLU(0.2, inplace=True)
 
 
-def draws(layer: nn.Module, x: Tensor) -> bool:
+def quick_to_draw(layer: nn.Module, x: Tensor) -> bool:
     """Whether a layer in eval mode meets few channels and many pixels, without gradients on a CPU.
 
-    There a convolution takes two thirds of the time with the channels last, and gives on what it makes in that order.
+    There a convolution takes two thirds of the time with the channels last, and what it makes is in that order again.
     """
     few = x.shape[1] <= 32 and x.shape[2] * x.shape[3] >= 4096
     return few and not layer.training and not torch.is_grad_enabled() and _on_cpu(x)
@@ -60,7 +60,7 @@ class Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, h, w)."""
         if not self.as_product(x):
-            return super().forward(channels_last(x) if draws(self, x) else x)
+            return super().forward(channels_last(x) if quick_to_draw(self, x) else x)
         patches = F.unfold(x, self.kernel_size, padding=self.padding, stride=self.stride)  # (B, in k k, h w)
         y = self.weight.flatten(1) @ patches.transpose(0, 1).flatten(1)  # (out, B h w)
         y = y.unflatten(1, (len(x), *self._size(x))).transpose(0, 1).contiguous()
@@ -117,9 +117,14 @@ def norm_glu(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
 
 def conv_norm(conv: Conv, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """`norm(conv(x))`; for drawing the norm is taken into the weights, which are few."""
-    if type(conv) is not Conv or not draws(conv, x):
+    if not (_foldable(conv, norm) and quick_to_draw(conv, x)):
         return norm(conv(x))
-    return F.conv2d(channels_last(x), *_folded(conv.weight, norm), conv.stride, conv.padding)
+    return F.conv2d(channels_last(x), *_folded(conv.weight, norm), conv.stride, conv.padding, conv.dilation)
+
+
+def _foldable(conv: nn.Module, norm: nn.BatchNorm2d) -> bool:
+    plain = type(conv) is Conv and conv.bias is None and conv.groups == 1 and conv.padding_mode == "zeros"
+    return plain and not norm.training
 
 
 def _folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -136,7 +141,7 @@ def _glu_last(x: Tensor) -> Tensor:
 
 def conv_norm_glu(conv: Conv, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """`norm_glu(conv(x), norm)`."""
-    if type(conv) is Conv and draws(conv, x):
+    if _foldable(conv, norm) and quick_to_draw(conv, x):
         return _glu_last(conv_norm(conv, norm, x))
     return norm_glu(conv(x), norm)
 
@@ -222,7 +227,7 @@ class CodeConv(nn.Module):
 
     def norm_glu(self, features: Tensor, code: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         """`norm_glu(self(features, code), norm)`."""
-        if not (self.exact and draws(self, features)):
+        if not (self.exact and min(features.shape[2:]) >= 3 and quick_to_draw(self, features)) or norm.training:
             return norm_glu(self(features, code), norm)
         weight, bias = _folded(self.weight, norm)
         own = F.conv2d(channels_last(features), weight[:, : self.channels], padding=1)

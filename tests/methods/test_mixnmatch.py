@@ -512,7 +512,7 @@ def test_codes_of_another_model_are_refused_where_they_differ(pictures):
         both_modes().eval().mix(background=0, texture=0, shape=other, mode="feature")
 
 
-@pytest.mark.parametrize("indices", [torch.tensor([2, 0, 1]), np.array([2, 0, 1]), torch.tensor([2, 0, 1], dtype=torch.uint8)])
+@pytest.mark.parametrize("indices", [torch.tensor([2, 0, 1]), np.array([2, 0, 1]), [2, 0, 1], torch.tensor([2, 0, 1]).byte()])
 def test_indices_come_one_by_one_or_many_at_once(indices, pictures):
     model = code_mode().eval()
     sources = {"background": 1, "shape": 0, "pose": pictures[:1]}

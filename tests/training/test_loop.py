@@ -391,11 +391,32 @@ def test_auto_precision_is_bf16_where_the_processor_has_it_and_is_faster_in_it(m
     assert choose_precision("bf16", torch.device("cpu")) == "bf16"
 
 
-def test_faster_precision_is_found_out_once(monkeypatch):
-    loop._faster_in_bf16.cache_clear()
-    found = loop._faster_in_bf16()
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: pytest.fail("measured again"))
-    assert loop._faster_in_bf16() is found
+@pytest.mark.parametrize(("bf16", "fp32"), [(1.0, 2.0), (2.0, 1.0)])
+def test_faster_precision_is_that_of_the_quicker_product(monkeypatch, bf16, fp32):
+    now, products = [0.0], []
+
+    def product(one, other):
+        products.append(one.dtype)
+        now[0] += {torch.bfloat16: bf16, torch.float32: fp32}[one.dtype]
+        return one
+
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(torch.Tensor, "__matmul__", product)
+    assert loop._faster_in_bf16.__wrapped__() is (bf16 < fp32)
+    assert products.count(torch.bfloat16) == products.count(torch.float32) > 1
+
+
+@pytest.mark.parametrize("found", ["bf16", "fp32"])
+def test_resumed_run_keeps_the_precision_that_was_chosen(make_toy, pictures, tmp_path, monkeypatch, found):
+    run = dataclasses.replace(RUN, precision="auto", steps=4, snapshot_every=2)
+    monkeypatch.setattr(loop, "choose_precision", lambda precision, device: found)
+    train(make_toy(), pictures, dataclasses.replace(run, steps=2), tmp_path, progress=False)
+    used, autocast = [], loop.autocast
+    monkeypatch.setattr(loop, "choose_precision", lambda precision, device: "fp32" if found == "bf16" else "bf16")
+    monkeypatch.setattr(loop, "autocast", lambda device, precision: (used.append(precision), autocast(device, precision))[1])
+    train(make_toy(), pictures, run, tmp_path, resume=True, progress=False)
+    assert used == [found]
+    assert checkpoints.card(tmp_path / "model.safetensors")["precision"] == found
 
 
 def test_averaged_weights_are_in_place_within_the_block_only(make_toy, pictures):

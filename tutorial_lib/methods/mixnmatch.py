@@ -244,10 +244,10 @@ class CodeMode(FineGAN):
     ) -> Stages:
         """A new picture: the background of one, the texture of another, and so on.
 
-        Each factor comes from pictures (anything `data.pictures.as_pictures` takes), from `Codes`, or is the index of a code
-        or a tensor of indices (pose has none). One picture, or index, goes with any number of others. In feature mode shape and
-        pose come together, from the pictures given as `shape`. Raises ValueError if numbers of pictures differ, an index is out
-        of range, codes are not this model's, or the mode asks for what the model does not have.
+        Each factor comes from pictures (anything `data.pictures.as_pictures` takes), from `Codes`, or is the index of a code,
+        or several in an array, tensor or list (pose has none). One picture, or index, goes with any number of others. In
+        feature mode shape and pose come together, from the pictures given as `shape`. Raises ValueError if numbers of pictures
+        differ, an index is out of range, codes are not this model's, or the mode asks for what the model does not have.
         """
         if mode not in ("code", "feature"):
             raise ValueError(f"mode must be 'code' or 'feature', got {mode!r}")
@@ -400,9 +400,10 @@ def dice_loss(mask: Tensor, true: Tensor) -> Tensor:
 
 
 def _indices(source: Any) -> Tensor | None:
-    """Indices (B,) of codes, if that is what a source is: a whole number, or an array or tensor (), (B,) of them."""
-    if isinstance(source, Integral) and not isinstance(source, bool):
-        return torch.tensor([int(source)])
+    """Indices (B,) of codes, if that is what a source is: a whole number, a list of them, or an array or tensor (), (B,)."""
+    several = source if isinstance(source, list | tuple) else [source]
+    if several and all(isinstance(one, Integral) and not isinstance(one, bool) for one in several):
+        return torch.tensor([int(one) for one in several])
     if isinstance(source, Tensor | np.ndarray) and source.ndim < 2:
         source = torch.as_tensor(source)
         if not source.is_floating_point() and source.dtype != torch.bool:

@@ -134,7 +134,7 @@ def generated_features(model: nn.Module, oracle: Oracle, n: int, seed: int = 0, 
 
 
 def evaluate(method: FineGAN, card: dict | None = None, *, samples: int = 5000) -> dict[str, float]:
-    """All figures of FineGAN on PaperBirds, by name; `samples` pictures for each."""
+    """All figures of FineGAN on PaperBirds, by name; `samples` pictures for each, at most 2,000 for clusters."""
     started = time.perf_counter()
     oracle = load("oracle")
     method.eval()
@@ -165,7 +165,8 @@ def evaluate(method: FineGAN, card: dict | None = None, *, samples: int = 5000) 
     figures |= {"fid": fid(real, fake), "fid.floor": fid(real, other), "infogan.fid": fid(real, infogan)}
     figures |= {"kid": kid(real, fake, subset_size=subset)[0], "infogan.kid": kid(real, infogan, subset_size=subset)[0]}
     figures |= {"is": inception_score(logits)[0], "infogan.is": inception_score(infogan_logits)[0]}
-    figures |= cluster(fit_predictor(method)) | sorted_pictures(method)
+    few = min(2000, samples)
+    figures |= cluster(fit_predictor(method), few) | sorted_pictures(method, few)
     figures["params"] = sum(p.numel() for p in method.generator.parameters())
     figures["seconds"] = time.perf_counter() - started
     return figures

@@ -179,12 +179,14 @@ def train(
     rates = {name: [group["lr"] for group in opt.param_groups] for name, opt in method.optimizers.items()}
     torch.manual_seed(_mix(run.seed, accelerator.process_index))
 
-    done = 0
+    done, chosen = 0, choose_precision(run.precision, device)
     if resume and snapshot is not None and snapshot.exists():
         tensors, state = read_snapshot(snapshot, method, run, _describe(data))
         restore(snapshot, tensors, state, method, averages)
         done, history.seconds, rates = state["step"], state["seconds"], state["rates"]
         history.records = _records(folder / "metrics.jsonl", until=done)
+        if run.precision == "auto" and device.type in state.get("precision", {}):
+            chosen = state["precision"][device.type]
         if state["processes"] == accelerator.num_processes:
             restore_rng(tensors, accelerator)
         else:
@@ -198,7 +200,9 @@ def train(
         lines = "".join(json.dumps(record) + "\n" for record in history.records)
         checkpoints.write_text(lines, folder / "metrics.jsonl")
 
-    precision = autocast(device, choose_precision(run.precision, device))
+    if accelerator.reduce(torch.tensor(float(chosen == "bf16"), device=device), "sum") < accelerator.num_processes:
+        chosen = "fp32"  # each process chooses for itself, and all compute alike
+    precision = autocast(device, chosen)
     accumulation = Accumulation(method, run.accumulate)
     hooks = [
         optimizer.register_step_pre_hook(average_gradients)
@@ -240,6 +244,7 @@ def train(
                         file.write(json.dumps(record) + "\n")
                 if save and snapshot is not None:
                     state = {"step": step, "seconds": history.seconds, "rates": rates, "data": _describe(data)}
+                    state["precision"] = {device.type: chosen}
                     save_snapshot(snapshot, method, averages, run, accelerator, **state)
                 if accelerator.is_main_process:
                     devices = [device] if device.type == "cuda" else []
@@ -268,6 +273,7 @@ def train(
                 "data": _describe(data),
                 "run": dataclasses.asdict(run),
                 "processes": accelerator.num_processes,
+                "precision": chosen,
             }
             card |= {"steps": run.steps, "images": run.steps * run.batch_size, "seconds": round(history.seconds, 1)}
             checkpoints.save(method, folder / "model.safetensors", card=card)

@@ -190,7 +190,7 @@ _FINEGAN = {
     "paper": Preset(
         FineGANConfig(hard_negatives_from=450_000),
         data={"size": 128, "length": 12_000, "wander": 1.0},
-        run=RunSettings(steps=451_500, batch_size=16, ema_decay=0.999),  # 600 epochs, then 1,500 steps with hard negatives
+        run=RunSettings(steps=451_500, batch_size=16, ema_decay=0.999),  # 600 epochs, then 1,500 steps, every second hard
     ),
 }  # fmt: skip
 _FINEGAN["second"] = replace(
@@ -589,8 +589,7 @@ _UNIFORM["laptop"] = replace(
     # steps more: by 800 strangers 0.76 (0.77), strength 0.42 (0.45), entropy 0.77 (0.75), mean codes 0.90 (0.88). From scratch
     # with such encoders and layer instead of instance normalisation, which takes from each channel how much of it a face has:
     # after 250 steps codes were classified at a loss of 2.0 (2.8 without), after 300 faces were drawn again with an L1 of 0.132
-    # (0.144). At a rate of 1e-3, after 3,000 steps of the classifiers alone and 1,800 of
-    # all, it blew up.
+    # (0.144). At a rate of 1e-3, after 3,000 steps of the classifiers alone and 1,800 of all, it blew up.
     _UNIFORM["second"],
     method=replace(_UNIFORM["second"].method, attributes=(("identity", PEOPLE), *_FACES[1:])),
     data=_UNIFORM["second"].data | {"identities": "many"},
