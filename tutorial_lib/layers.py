@@ -117,14 +117,21 @@ def norm_glu(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
 
 def conv_norm(conv: Conv, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """`norm(conv(x))`; for drawing the norm is taken into the weights, which are few."""
-    if not (_foldable(conv, norm) and quick_to_draw(conv, x)):
-        return norm(conv(x))
-    return F.conv2d(channels_last(x), *_folded(conv.weight, norm), conv.stride, conv.padding, conv.dilation)
+    return _folded_conv(conv, norm, x) if _folds(conv, norm, x) else norm(conv(x))
 
 
-def _foldable(conv: nn.Module, norm: nn.BatchNorm2d) -> bool:
+def conv_norm_glu(conv: Conv, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """`norm_glu(conv(x), norm)`, likewise."""
+    return _glu_last(_folded_conv(conv, norm, x)) if _folds(conv, norm, x) else norm_glu(conv(x), norm)
+
+
+def _folds(conv: nn.Module, norm: nn.BatchNorm2d, x: Tensor) -> bool:
     plain = type(conv) is Conv and conv.bias is None and conv.groups == 1 and conv.padding_mode == "zeros"
-    return plain and not norm.training
+    return plain and not norm.training and quick_to_draw(conv, x)
+
+
+def _folded_conv(conv: Conv, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    return F.conv2d(channels_last(x), *_folded(conv.weight, norm), conv.stride, conv.padding, conv.dilation)
 
 
 def _folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -137,13 +144,6 @@ def _glu_last(x: Tensor) -> Tensor:
     """GLU of what is in channels-last order: a third of the time of a CPU's own."""
     values, gates = x.permute(0, 2, 3, 1).chunk(2, 3)
     return (values * gates.contiguous().sigmoid_()).permute(0, 3, 1, 2)
-
-
-def conv_norm_glu(conv: Conv, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """`norm_glu(conv(x), norm)`."""
-    if _foldable(conv, norm) and quick_to_draw(conv, x):
-        return _glu_last(conv_norm(conv, norm, x))
-    return norm_glu(conv(x), norm)
 
 
 class _NormGLU(torch.autograd.Function):

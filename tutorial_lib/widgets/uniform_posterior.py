@@ -81,7 +81,7 @@ def uniform_posterior_panel(
     def draw(state: State):
         image = model.decode({name: code_of(state, name) for name in model.encoders})[0]
         own = known[state[REST]][2]
-        changed = (image - own).abs().mean(0, keepdim=True)  # white where nothing has, black from half of the range on
+        changed = (image - own).abs().mean(0, keepdim=True)  # drawn white where they agree, black from half of the range on
         return to_uint8(image), [to_uint8(shown[state[REST]][0]), to_uint8(own), to_uint8(1 - changed.clamp(max=1))]
 
     def upload(data: bytes):
