@@ -258,6 +258,20 @@ class PanelPage:
             last.click()
             self.settle()
 
+    def unlock(self) -> None:
+        """Open what locks sliders: checked boxes, pictures in codes' places, menus, and the other handles of ranges."""
+        for box in self.root.locator(".tl-options input[type=checkbox]:checked").all():
+            box.click()
+            self.settle()
+        for group in self.groups():
+            self.choose_code(group)
+        for menu in self.root.locator("select").all():  # the last entry leaves it to the sliders
+            menu.select_option(index=menu.locator("option").count() - 1)
+            self.settle()
+        for handle in self.sliders():  # a slider may be locked because of where another one is
+            if not (self.locked(handle) or self.range_is_free(handle)):  # a range with both ends at one place leaves nothing
+                self.to_other_end(handle)
+
     def press(self, button: str) -> None:
         self.root.get_by_role("button", name=button, exact=True).click()
         self.settle()
@@ -274,11 +288,15 @@ class PanelPage:
     def watch(self) -> None:
         """From now on the page counts the pictures that it is given and the sizes that the panel takes."""
         script = """panel => {
+            window.observers?.forEach(one => one.disconnect());  // those of the drag before
             window.shown = [];
             window.sizes = -1;  // an observer tells the first size too
             const picture = panel.querySelector('.tl-left .tl-picture');
-            new MutationObserver(() => window.shown.push(picture.src)).observe(picture, {attributeFilter: ['src']});
-            new ResizeObserver(() => window.sizes++).observe(panel);
+            const shown = new MutationObserver(() => window.shown.push(picture.src));
+            const sizes = new ResizeObserver(() => window.sizes++);
+            shown.observe(picture, {attributeFilter: ['src']});
+            sizes.observe(panel);
+            window.observers = [shown, sizes];
         }"""
         self.root.evaluate(script)
 

@@ -1,5 +1,6 @@
 """Every panel of notebooks 00 to 06, used in a real browser: what it offers is found by looking."""
 
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
@@ -66,7 +67,11 @@ def test_everything_has_a_name(panel):
     names = [handle.get_attribute("aria-label") or "" for handle in handles]
     assert all(": " in name for name in names) and len(set(names)) == len(names)
     assert all(panel.root.locator("img").evaluate_all("images => images.map(image => image.alt)"))
-    assert all(panel.root.locator("button").evaluate_all("all => all.map(one => one.textContent.trim() || one.title)"))
+    # Named by what stands in it, also by a style sheet, or else by its tooltip.
+    script = (
+        "all => all.map(one => one.textContent.trim() || (getComputedStyle(one, '::before').content === 'none' && one.title))"
+    )
+    assert all(panel.root.locator("button").evaluate_all(script))
     script = "all => all.map(one => one.ariaPressed === String(one.classList.contains('mod-active')))"
     assert all(panel.root.locator(".widget-toggle-button").evaluate_all(script))
     for handle in panel.sliders():
@@ -74,36 +79,58 @@ def test_everything_has_a_name(panel):
     assert panel.root.get_by_role("group").count() == panel.root.locator(".widget-toggle-buttons").count()
 
 
-def test_a_key_on_each_slider_changes_the_picture_and_undo_brings_it_back(panel):
-    def move_each(handles) -> list:
+def each_slider(panel: PanelPage, move: Callable) -> None:
+    """Move every slider: those that can be moved at the start, and then, unlocked, the others."""
+
+    def free(handles: list) -> list:
         locked = []
         for handle in handles:
             if panel.locked(handle):
                 locked.append(handle)
                 continue
-            before = panel.look()
-            panel.to_other_end(handle)
-            name = handle.get_attribute("aria-label")
-            assert panel.look() != before, f"a key on {name!r} left everything as it was"
+            before, name = panel.look(), handle.get_attribute("aria-label")
+            move(handle)
+            assert panel.look() != before, f"{name!r} was moved, and everything is as it was"
             panel.press("Undo")
-            assert panel.look() == before, f"undo after a key on {name!r} brought another picture"
+            assert panel.look() == before, f"undo did not take back the move of {name!r}"
         return locked
 
-    locked = move_each(panel.sliders())
-    if locked:  # by a lock, or because a picture is chosen in a code's place
-        for box in panel.root.locator(".tl-options input[type=checkbox]:checked").all():
-            box.click()
-            panel.settle()
-        for group in panel.groups():
-            panel.choose_code(group)
-        for menu in panel.root.locator("select").all():  # the last entry leaves it to the sliders
-            menu.select_option(index=menu.locator("option").count() - 1)
-            panel.settle()
-        for handle in panel.sliders():  # a slider may be locked because of where another one is
-            if not (panel.locked(handle) or panel.range_is_free(handle)):  # a range with both ends at one place leaves nothing
-                panel.to_other_end(handle)
-        locked = move_each(locked)
+    if locked := free(panel.sliders()):
+        panel.unlock()
+        locked = free(locked)
     assert [handle.get_attribute("aria-label") for handle in locked] == []
+
+
+def test_a_key_on_each_slider_changes_the_picture_and_undo_brings_it_back(panel):
+    each_slider(panel, panel.to_other_end)
+
+
+def test_every_slider_can_be_dragged(panel):
+    def drag(handle) -> None:
+        name, value = handle.get_attribute("aria-label"), handle.get_attribute("aria-valuenow")
+        pictures, late, sizes = panel.drag(handle, events=10)
+        assert handle.get_attribute("aria-valuenow") != value, f"{name!r} stayed where it was"
+        assert late <= 3 and sizes == 0, f"{name!r}: {late} of {pictures} pictures came late, {sizes} changes of size"
+
+    each_slider(panel, drag)
+
+
+def test_a_click_on_a_picture_takes_everything_from_it(panel):
+    pictures = panel.root.locator(".tl-take")
+    if not pictures.count():
+        pytest.skip("this panel has no pictures to take factors from")
+    before = panel.look()
+    pictures.nth(1).click()
+    panel.settle()
+    assert panel.look() != before
+    for factor in panel.root.locator(".tl-factor:has([role=group])").all():
+        assert factor.get_by_role("group").first.locator(".mod-active").all_inner_texts() == ["B"]
+    panel.press("Undo")
+    assert panel.look() == before, "undo did not take the click back as one move"
+    pictures.nth(1).focus()
+    panel.page.keyboard.press("Enter")
+    panel.settle()
+    assert panel.look() != before
 
 
 def test_a_drag_draws_no_queue_and_ends_on_its_last_picture(panel):

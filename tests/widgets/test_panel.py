@@ -6,7 +6,7 @@ from threading import Event, Thread
 import numpy as np
 import pytest
 import torch
-from ipywidgets import Button, Checkbox, FloatSlider, IntSlider, SelectionSlider, ToggleButton
+from ipywidgets import Button, Checkbox, FloatSlider, IntSlider, SelectionSlider, ToggleButton, ToggleButtons
 from PIL import Image
 
 from tutorial_lib.widgets import panel as panel_module
@@ -85,8 +85,8 @@ def test_shuffle_shows_the_next_sample_and_keeps_options(panel):
 
 
 def buttons(widget) -> dict[str, Button]:
-    """All buttons below a widget by their text."""
-    found = {widget.description: widget} if isinstance(widget, Button | ToggleButton) else {}
+    """All buttons below a widget by their text, or by what they say they do."""
+    found = {widget.description or widget.tooltip: widget} if isinstance(widget, Button | ToggleButton) else {}
     for child in getattr(widget, "children", ()):
         found |= buttons(child)
     return found
@@ -296,6 +296,36 @@ def test_panel_without_code_says_so(panel):
 def test_take_moves_one_factor_only(panel):
     panel.take("warm", 2)
     assert colour(panel) == [40, 21, 0]
+
+
+def test_a_click_on_a_picture_takes_everything_from_it_in_one_move(panel):
+    first = panel.state
+    buttons(panel.widget)["take everything from picture C"].click()
+    assert panel.state == first | panel.sources[2]
+    assert {taker.value for taker in panel.takers.values()} == {2}
+    panel.undo()
+    assert panel.state == first
+    for place in (-1, len(panel.sources)):
+        with pytest.raises(ValueError, match=f"place must be 0 … {len(panel.sources) - 1}, got {place}"):
+            panel.take_all(place)
+
+
+def test_a_click_on_a_real_picture_chooses_it_for_every_factor_that_has_a_choice():
+    def source():
+        return ToggleButtons(options=[("A", 0), ("B", 1), ("code", -1)], description="from")
+
+    factors = {
+        "shape": {"shape": source(), "p": IntSlider(3, 0, 9, description="p")},
+        "light": {"light": source(), "also": source(), "strength": FloatSlider(1, min=0, max=2, description="strength")},
+        "mask": {"cut": IntSlider(5, 0, 9, description="cut")},
+    }
+    black = np.zeros((8, 8, 3), np.uint8)
+    panel = Panel(factors, lambda state: black, pictures=[black, black])
+    panel.set(p=4, cut=6, strength=0.5)
+    panel.take_all(1)
+    assert panel.state == {"shape": 1, "p": 4, "light": 1, "also": 1, "strength": 1.0, "cut": 6}
+    with pytest.raises(ValueError, match="place must be 0 … 1, got 2"):
+        panel.take_all(2)
 
 
 def test_taker_button_takes(panel):

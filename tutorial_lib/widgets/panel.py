@@ -119,8 +119,9 @@ class Panel:
     code(state) returns the Python that makes the picture with the library; the panel shows it for copying. name: what the
     picture is called in a file name and to a screen reader.
 
-    pictures: shown above the factors, under the letters A, B, C …, for a method that reads real pictures; upload(data) takes
-    the bytes of an image file that the user brings, and returns the picture that takes the last one's place.
+    pictures: shown above the factors, under the letters A, B, C …, for a method that reads real pictures. A factor's first
+    control, if it is ToggleButtons, says which of them (0, 1, 2 …) it comes from; its FloatSliders say what is done to that.
+    upload(data) takes the bytes of an image file that the user brings, and returns the picture that takes the last one's place.
 
     `state`, `png` and `strip` (caption -> PNG bytes) are what the panel shows; `error` says why the last change
     could not be drawn ("" if it was) while the picture before it stays. Only the very first picture raises.
@@ -281,6 +282,30 @@ class Panel:
         if not 0 <= source < len(self.sources):
             raise ValueError(f"source must be 0 … {len(self.sources) - 1}, got {source}")
         self.set(**{name: self.sources[source][name] for name in self.factors[factor]})
+
+    @_one_at_a_time
+    def take_all(self, place: int) -> None:
+        """All factors from picture A (0), B (1), …, in one move: what a click on the picture does. What is done to them goes
+        back to what it was at the start."""
+        n = len(self.sources or self.thumbnails)
+        if not 0 <= place < n:
+            raise ValueError(f"place must be 0 … {n - 1}, got {place}")
+        if self.sources:
+            with self._holding():  # of two pictures that share a factor, this one's letter
+                for taker in self.takers.values():
+                    taker.value = place
+            chosen = {name: self.sources[place][name] for names in self.factors.values() for name in names}
+        else:
+            chosen = {}
+            for names in self.factors.values():
+                if not isinstance(self.controls[names[0]], widgets.ToggleButtons):
+                    continue
+                for name in names:
+                    if isinstance(self.controls[name], widgets.ToggleButtons):
+                        chosen[name] = place
+                    elif isinstance(self.controls[name], widgets.FloatSlider | widgets.FloatRangeSlider):
+                        chosen[name] = self._first[name]
+        self.set(**chosen)
 
     @_one_at_a_time
     def upload(self, data: bytes) -> None:
@@ -444,7 +469,7 @@ class Panel:
 
     def _sources_row(self) -> widgets.Widget:
         pictures = [self._pictures(self.state | source)[0] for source in self.sources]
-        tiles = [_tile(_image(png(picture, 64), self._column)) for picture in pictures]
+        tiles = [self._taking(i, _tile(_image(png(picture, 64), self._column))) for i, picture in enumerate(pictures)]
         return widgets.HBox([_name("take from"), self._row(tiles)]).add_class("tl-head")
 
     def _pictures_row(self) -> widgets.Widget:
@@ -456,8 +481,16 @@ class Panel:
             )
             chooser.observe(lambda change: [self.upload(bytes(file.content)) for file in change.new], "value")
             name = widgets.VBox([name.remove_class("tl-name"), chooser.add_class("tl-upload")]).add_class("tl-name")
-        tiles = [_tile(image, caption) for caption, image in zip(captions, self.thumbnails, strict=True)]
+        pairs = zip(captions, self.thumbnails, strict=True)
+        tiles = [self._taking(i, _tile(image, caption)) for i, (caption, image) in enumerate(pairs)]
         return widgets.HBox([name, self._row(tiles)]).add_class("tl-head")
+
+    def _taking(self, place: int, tile: widgets.Widget) -> widgets.Widget:
+        """A tile whose picture is a button: a click takes everything from it."""
+        button = widgets.Button(tooltip=f"take everything from picture {LETTERS[place]}").add_class("tl-take")
+        button.on_click(lambda _: self.take_all(place))
+        tile.children += (button,)
+        return tile
 
     def _row(self, tiles: list[widgets.Widget]) -> widgets.Widget:
         """Tiles above the buttons of the factors, which may be more."""
