@@ -91,6 +91,37 @@ def test_a_window_needs_points_enough_to_have_a_shape():
         hopkins(np.eye(2), window=np.repeat(np.eye(2), 4, axis=0))
 
 
+@pytest.mark.parametrize("dimension", [2, 7, 32])
+def test_beside_the_rest_of_their_cluster_points_like_it_score_one_half_and_those_of_a_corner_more(dimension):
+    """In seven dimensions a Gaussian scores near 1 in its box."""
+    points = np.random.default_rng(0).normal(size=(1000, dimension))
+    where = {"mixed": np.arange(1000) % 5, "corner": np.argsort(np.argsort(points[:, 0])) // 200}
+    found = {name: [hopkins(points[of == i], reference=points[of != i]).mean for i in range(5)] for name, of in where.items()}
+    assert np.mean(found["mixed"]) == pytest.approx(0.5, abs=0.05)
+    assert np.mean(found["corner"]) > np.mean(found["mixed"]) + 0.05
+
+
+def test_a_reference_is_drawn_from_by_the_definition():
+    """u = 3 and w = 1 and 1, whichever of the points are drawn: 9 / (9 + 1) in the plane."""
+    points, reference = np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([[4.0, 0.0], [0.5, 8.75**0.5]])
+    assert hopkins(points, m=1, draws=9, reference=reference).draws == pytest.approx(0.9)
+
+
+def test_a_dimension_that_tells_points_from_their_reference_counts():
+    points = np.random.default_rng(0).random((100, 1))
+    apart, beside = (np.concatenate([points, np.full((100, 1), z)], axis=1) for z in (0.0, 9.0))
+    assert hopkins(apart, reference=beside).mean > 0.99
+
+
+def test_a_reference_must_fit():
+    points = np.random.default_rng(0).random((40, 2))
+    for wrong in (points[:3], points[:, :1], points[0].tolist(), np.full_like(points, np.nan)):
+        with pytest.raises(ValueError, match=r"reference must be at least m = 4 finite points of 2 numbers, got shape"):
+            hopkins(points, reference=wrong)
+    with pytest.raises(ValueError, match="a window or a reference, not both"):
+        hopkins(points, window=points, reference=points)
+
+
 def test_repeatable_and_printed_with_its_spread():
     points = np.random.default_rng(0).random((200, 2))
     result = hopkins(points, seed=1)

@@ -17,7 +17,8 @@ from tutorial_lib.training.loop import History
 from tutorial_lib.training.presets import PRESETS, build
 
 KEYS = {
-    "hopkins.with", "hopkins.without", "hopkins.with.worst", "hopkins.without.worst", "entropy.expression_from_identity",
+    "hopkins.with", "hopkins.without", "hopkins.with.worst", "hopkins.without.worst", "hopkins.codes.with",
+    "hopkins.codes.without", "hopkins.codes.with.worst", "hopkins.codes.without.worst", "entropy.expression_from_identity",
     "entropy.identity_from_expression", "own.accuracy", "synthesis.accuracy", "fid", "stargan.fid", "stargan.accuracy",
     "intensity", "stargan.intensity", "identity.kept", "probe.leak", "label.accuracy", "label.fid",
     "swap.identity", "swap.expression", "swap.illumination", "swap.gaze", "classifier.known", "classifier.strangers",
@@ -45,12 +46,13 @@ def oracle() -> FaceOracle:
 
 
 def run(disentangled: bool, seed: int, values: list[float], spread: float = 0.0) -> study.Shallow:
-    """A run with one Hopkins value for each expression, and 0.1 less with shuffled lights."""
+    """A run with one Hopkins value for each expression; 0.05 more in the codes, and 0.1 less with shuffled lights."""
 
     def rows(more: float) -> list:
         return [[[value + more, spread]] * len(ILLUMINATIONS) for value in values]
 
-    return study.Shallow(disentangled, seed, 10, 1.0, {"true": rows(0), "shuffled": rows(-0.1)}, {}, 1.0, 0.2, [], [], [])
+    found = {space: {"true": rows(more), "shuffled": rows(more - 0.1)} for space, more in (("plane", 0), ("codes", 0.05))}
+    return study.Shallow(disentangled, seed, 10, 1.0, found, {}, 1.0, 0.2, [], [], [])
 
 
 # ---- Table III
@@ -85,6 +87,15 @@ def test_hopkins_is_one_half_for_mixed_lights_whatever_the_shape_and_near_one_fo
     assert found[2][..., 0].min() > 0.9
 
 
+def test_hopkins_is_one_half_for_mixed_lights_in_more_than_two_dimensions_too(bent_clusters):
+    plane, expression = bent_clusters
+    codes = np.concatenate([plane, np.random.default_rng(2).normal(size=(2000, 5))], axis=1)
+    mixed, apart = np.random.default_rng(1).integers(5, size=2000), np.digitize(codes[:, 4], [-0.84, -0.25, 0.25, 0.84])
+    found = [np.array(study.illumination_hopkins(codes, expression, light))[..., 0].mean(1) for light in (mixed, apart)]
+    assert found[0] == pytest.approx([0.5] * 4, abs=0.06)
+    assert found[1].min() > found[0].max() + 0.05
+
+
 def test_an_expression_without_a_cluster_has_no_statistic():
     plane, expression = np.random.default_rng(0).random((400, 2)), np.arange(400) % 4
     found = study.illumination_hopkins(plane, expression, np.zeros(400, int))
@@ -101,9 +112,10 @@ def test_table3_is_the_mean_over_illuminations_and_seeds_with_its_spread():
     assert table[True]["neutral"] == (pytest.approx(0.5), pytest.approx(math.hypot(0.1, 0.3), abs=1e-4))
     assert [row[0] for row in table[False].values()] == pytest.approx([0.9, 0.8, 0.8, 0.8])
     assert study.table3(runs, "shuffled")[False]["scream"][0] == pytest.approx(0.7)
-    assert study.hopkins_figures(runs) == pytest.approx(
-        {"hopkins.with": 0.575, "hopkins.with.worst": 0.7, "hopkins.without": 0.825, "hopkins.without.worst": 0.8}
-    )
+    assert study.table3(runs, space="codes")[False]["scream"][0] == pytest.approx(0.85)
+    plane = {"hopkins.with": 0.575, "hopkins.with.worst": 0.7, "hopkins.without": 0.825, "hopkins.without.worst": 0.8}
+    codes = {name.replace("hopkins.", "hopkins.codes."): value + 0.05 for name, value in plane.items()}
+    assert study.hopkins_figures(runs) == pytest.approx(plane | codes)
     assert study.table3([]) == study.hopkins_figures([]) == {}
 
 
@@ -126,7 +138,8 @@ def test_ablation_trains_both_rows_keeps_them_and_goes_on_where_it_stopped(monke
     first, second = study.stored_runs()
     assert (first.name, second.name) == ("with_0", "without_0")
     assert np.shape(first.plane) == (500, 2) and len(first.illumination) == 500
-    assert {name: np.shape(values) for name, values in first.hopkins.items()} == dict.fromkeys(study.LIGHTS, (4, 5, 2))
+    shapes = {space: {name: np.shape(values) for name, values in of.items()} for space, of in first.hopkins.items()}
+    assert shapes == dict.fromkeys(study.SPACES, dict.fromkeys(study.LIGHTS, (4, 5, 2)))
     assert 0 <= first.entropy <= 1 and first.accuracy.keys() == {"expression", "illumination"}
 
     (folder / "without_0.json").unlink()

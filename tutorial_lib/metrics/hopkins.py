@@ -18,7 +18,13 @@ class Hopkins:
 
 
 def hopkins(
-    points: np.ndarray, *, draws: int = 50, m: int | None = None, seed: int = 0, window: np.ndarray | None = None
+    points: np.ndarray,
+    *,
+    draws: int = 50,
+    m: int | None = None,
+    seed: int = 0,
+    window: np.ndarray | None = None,
+    reference: np.ndarray | None = None,
 ) -> Hopkins:
     """Cluster tendency of points (N, d): H = Σu^d / (Σu^d + Σw^d) (Banerjee & Dave 2004), repeated `draws` times.
 
@@ -28,6 +34,10 @@ def hopkins(
 
     window: points (M, d) of a larger set; the m points are thrown where that set is (`throw_among`), not into the box. With the
     whole of a cluster the question becomes whether these points keep together within it. For few dimensions.
+
+    reference: points (M, d), at least m and none of them in `points`, of which the m are drawn instead of being thrown. With
+    the rest of a cluster the question is the same as with a window, and the answer 0.5 in any number of dimensions if
+    `points` lie as the rest does.
 
     The box says more than clusters do. 500 points strewn evenly over a disc score 0.8 in it, over an ellipse twice as long
     as wide, lying aslant, 0.95, and more points score more: corners are empty, and turning the plane changes the score. In
@@ -45,7 +55,15 @@ def hopkins(
         raise ValueError(f"needs at least 2 points and 1 <= m <= N, got N = {len(points)} and m = {m}")
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
-    extended = np.ptp(points, axis=0) > 0
+    if window is not None and reference is not None:
+        raise ValueError("give a window or a reference, not both")
+    if reference is not None:
+        reference = np.asarray(reference, dtype=np.float64)
+        fits = reference.ndim == 2 and reference.shape[1] == points.shape[1] and len(reference) >= m
+        if not (fits and np.isfinite(reference).all()):
+            needed = f"at least m = {m} finite points of {points.shape[1]} numbers"
+            raise ValueError(f"reference must be {needed}, got shape {reference.shape}")
+    extended = np.ptp(points if reference is None else np.concatenate([points, reference]), axis=0) > 0
     points = points[:, extended]
     dimension = points.shape[1]
     if dimension == 0:
@@ -55,7 +73,10 @@ def hopkins(
     rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
     neighbours = NearestNeighbors().fit(points)
     other = neighbours.kneighbors(points, n_neighbors=2)[0][:, 1]  # column 0 is the point itself, or its double
-    if window is None:
+    if reference is not None:
+        drawn = np.concatenate([rng.choice(len(reference), m, replace=False) for _ in range(draws)])
+        thrown = reference[:, extended][drawn]
+    elif window is None:
         thrown = rng.uniform(points.min(axis=0), points.max(axis=0), size=(draws * m, dimension))
     else:
         thrown = throw_among(np.asarray(window, dtype=np.float64)[:, extended], draws * m, rng)

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import mean
 
@@ -55,7 +56,8 @@ NEUTRAL = EXPRESSIONS.index("neutral")
 
 # ---- Table III: do expression codes still cluster by illumination? --------------------------------------------------------
 
-LIGHTS = ("true", "shuffled")  # labels that the statistic is taken by; shuffled, it says what is not due to light
+SPACES = ("plane", "codes")  # what the statistic is taken in: the t-SNE plane of the codes, as in the paper, or the codes
+LIGHTS = ("true", "shuffled")  # labels that it is taken by; shuffled, it says what is not due to light
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Shallow:
     seed: int
     steps: int
     seconds: float
-    hopkins: dict[str, list[list[list[float]]]]  # by `LIGHTS`: mean and spread over draws, by expression and illumination
+    # By `SPACES` and `LIGHTS`: mean and spread over draws, by expression and illumination.
+    hopkins: dict[str, dict[str, list[list[list[float]]]]]
     accuracy: dict[str, float]  # C_m on z_m, by attribute
     entropy: float  # of C_illumination on the expression codes, as a share of log 5
     probe: float  # accuracy of a linear probe for the illumination on the same codes
@@ -79,32 +82,38 @@ class Shallow:
         return f"{'with' if self.disentangled else 'without'}_{self.seed}"
 
 
-def among_their_own(plane: np.ndarray, expression: np.ndarray, neighbours: int = 15) -> np.ndarray:
-    """Which points (N, 2) lie in their expression's cluster: most of those around have the same expression, (N,) bool.
+def among_their_own(points: np.ndarray, expression: np.ndarray, neighbours: int = 15) -> np.ndarray:
+    """Which points (N, d) lie in their expression's cluster: most of those around have the same expression, (N,) bool.
 
     A face that is taken for another's expression lies in another cluster, and says nothing about its own.
     """
     from sklearn.neighbors import NearestNeighbors
 
-    around = NearestNeighbors(n_neighbors=neighbours).fit(plane).kneighbors(return_distance=False)
+    around = NearestNeighbors(n_neighbors=neighbours).fit(points).kneighbors(return_distance=False)
     return (expression[around] == expression[:, None]).mean(axis=1) > 0.5
 
 
-def illumination_hopkins(plane: np.ndarray, expression: np.ndarray, illumination: np.ndarray) -> list[list[list[float]]]:
-    """The Hopkins statistic [expression][illumination] of points (N, 2), as [mean, standard deviation] over draws.
+def illumination_hopkins(points: np.ndarray, expression: np.ndarray, illumination: np.ndarray) -> list[list[list[float]]]:
+    """The Hopkins statistic [expression][illumination] of points (N, d), as [mean, standard deviation] over draws.
 
-    Of the faces in an expression's cluster (`among_their_own`) that have one light, with points thrown where that cluster is:
-    0.5 if light says nothing about where in it a face lies, near 1 if each light has a corner of it to itself. The paper says
-    "within each expression cluster" and "per illumination label", and not what the points are thrown into. In the usual box
-    the clusters of the stored runs score 0.85 to 0.92 even with shuffled lights, for they are long and bent. NaN where
+    Of the faces in an expression's cluster (`among_their_own`) that have one light: 0.5 if light says nothing about where in it
+    a face lies, near 1 if each light has a corner of it to itself. The paper says "within each expression cluster" and "per
+    illumination label", and not what the m points are thrown into. In a plane they are thrown where the cluster is. In the
+    usual box the clusters of the stored runs score 0.85 to 0.92 even with shuffled lights, for they are long and bent. In more
+    dimensions they are the cluster's faces under other lights: almost all of a box, or of a window, is empty there. NaN where
     there are fewer than ten faces.
     """
-    inside, rows = among_their_own(plane, expression), []
+    inside, rows = among_their_own(points, expression), []
     for e in range(len(EXPRESSIONS)):
         cluster = inside & (expression == e)
-        of_light = (plane[cluster & (illumination == i)] for i in range(len(ILLUMINATIONS)))
-        found = [hopkins(part, window=plane[cluster]) if len(part) > 9 else None for part in of_light]
-        rows.append([[round(one.mean, 4), round(one.std, 4)] if one else [math.nan, math.nan] for one in found])
+        row = []
+        for i in range(len(ILLUMINATIONS)):
+            part, others = points[cluster & (illumination == i)], points[cluster & (illumination != i)]
+            where = {"window": points[cluster]} if points.shape[1] == 2 else {"reference": others}
+            enough = min(len(part), len(others)) > 9
+            found = hopkins(part, m=min(len(part) // 10, len(others), 100), **where) if enough else None
+            row.append([round(found.mean, 4), round(found.std, 4)] if found else [math.nan, math.nan])
+        rows.append(row)
     return rows
 
 
@@ -114,18 +123,21 @@ def measure_shallow(model: ShallowModel, data: PaperFaces) -> dict:
     faces = data.batch(range(len(data)))
     codes = model.encode(faces["image"])
     expression, illumination = (faces[name].numpy() for name in ("expression", "illumination"))
-    plane = embed(codes["expression"].numpy())
+    spaces = {"plane": embed(codes["expression"].numpy()), "codes": codes["expression"].numpy()}
     lights = {"true": illumination, "shuffled": np.random.default_rng(0).permutation(illumination)}
     accuracy = {
         name: float((classifier.read(codes[name]).argmax(1) == faces[name]).float().mean())
         for name, classifier in model.classifiers.items()
     }
     return {
-        "hopkins": {name: illumination_hopkins(plane, expression, labels) for name, labels in lights.items()},
+        "hopkins": {
+            space: {name: illumination_hopkins(points, expression, labels) for name, labels in lights.items()}
+            for space, points in spaces.items()
+        },
         "accuracy": accuracy,
         "entropy": entropy_share(model.classifiers["illumination"].read(codes["expression"])),
         "probe": linear_probe(codes["expression"].numpy(), illumination),
-        "plane": plane.round(2).tolist(),
+        "plane": spaces["plane"].round(2).tolist(),
         "expression": expression.tolist(),
         "illumination": illumination.tolist(),
     }
@@ -170,14 +182,14 @@ def stored_runs(folder: Path | None = None) -> list[Shallow]:
     return sorted(runs, key=lambda run: (not run.disentangled, run.seed))
 
 
-def table3(runs: list[Shallow], lights: str = "true") -> dict[bool, dict[str, tuple[float, float]]]:
+def table3(runs: list[Shallow], lights: str = "true", space: str = "plane") -> dict[bool, dict[str, tuple[float, float]]]:
     """Table III, with the disentanglement loss (True) and without: by expression, mean and spread of the Hopkins statistic.
 
     The mean is over illuminations and seeds; the spread is the standard deviation over those and over the draws of each.
     """
     table = {}
     for disentangled in (True, False):
-        values = [run.hopkins[lights] for run in runs if run.disentangled == disentangled]
+        values = [run.hopkins[space][lights] for run in runs if run.disentangled == disentangled]
         if not values:
             continue
         means, stds = np.moveaxis(np.array(values), -1, 0)  # (seeds, expressions, illuminations) each
@@ -188,11 +200,16 @@ def table3(runs: list[Shallow], lights: str = "true") -> dict[bool, dict[str, tu
 
 
 def hopkins_figures(runs: list[Shallow]) -> dict[str, float]:
-    """`hopkins.with` and `.without`, the mean of Table III over expressions, and `.worst`, its worst expression."""
+    """`hopkins.with` and `.without`, the mean of Table III over expressions, and `.worst`, its worst expression.
+
+    Those are of the plane; `hopkins.codes.*` are of the codes.
+    """
     figures = {}
-    for disentangled, rows in table3(runs).items():
-        values, name = [value for value, _ in rows.values()], f"hopkins.{'with' if disentangled else 'without'}"
-        figures |= {name: mean(values), f"{name}.worst": max(values) if disentangled else min(values)}
+    for space in SPACES:
+        for disentangled, rows in table3(runs, space=space).items():
+            name = "hopkins." + ("" if space == "plane" else f"{space}.") + ("with" if disentangled else "without")
+            values = [value for value, _ in rows.values()]
+            figures |= {name: mean(values), f"{name}.worst": max(values) if disentangled else min(values)}
     return figures
 
 
@@ -392,9 +409,9 @@ def table(figures: dict[str, float], runs: list[Shallow] | None = None) -> str:
     """The figures beside their bars, Table III of `runs` (those stored if left out) beside the paper's, and its Table IV."""
     lines = beside_bars(figures, BARS, "PaperFaces")
     runs = stored_runs() if runs is None else runs
-    for lights in LIGHTS:
-        rows = table3(runs, lights)
-        lines += ["", f"{f'Hopkins, {lights} lights':<24}{'with':>14}{'without':>14}{'paper: with':>16}{'without':>14}"]
+    for space, lights in product(SPACES, LIGHTS):
+        rows = table3(runs, lights, space)
+        lines += ["", f"{f'Hopkins, {space}, {lights}':<24}{'with':>14}{'without':>14}{'paper: with':>16}{'without':>14}"]
         for name, paper in PAPER_TABLE3.items():
             ours = [rows.get(disentangled, {}).get(name, (math.nan, math.nan)) for disentangled in (True, False)]
             cells = "".join(
