@@ -10,7 +10,7 @@ BIN := .venv/bin
 RUNS := oracle finegan:first finegan:second finegan_clusters finegan:third finegan infogan:first infogan \
   mixnmatch_code mixnmatch:first mixnmatch \
   ds_comgan:first ds_comgan:second ds_comgan ds_comgan_segmenter \
-  face_oracle uniform_posterior:first uniform_posterior:second uniform_posterior stargan:first stargan:second stargan \
+  face_oracle uniform_posterior:first uniform_posterior stargan:first stargan:second stargan \
   gmvae:first gmvae
 SHIPPED := oracle finegan infogan mixnmatch ds_comgan_segmenter face_oracle uniform_posterior stargan gmvae
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 
-from photo_layouts import write_cub, write_folder, write_picture
+from photo_layouts import write_cub, write_folder, write_picture, write_rafd
 
+from tutorial_lib.data.attribute_faces import RaFD
 from tutorial_lib.data.photos import CUB
 from tutorial_lib.training import checkpoints, presets
 
@@ -82,10 +83,34 @@ def test_what_is_wrong_is_one_line_and_status_2(command_line, capsys, arguments,
     assert not Path("runs").exists()
 
 
-def test_pictures_without_classes_are_one_line_for_a_method_that_learns_classes(command_line, capsys):
+def test_classes_that_do_not_fit_are_one_line_before_anything_is_decoded(command_line, capsys):
+    train = ["train", "gmvae", "--preset", "smoke", *SHORT]
     write_folder(Path("mine"), None)
-    assert command_line(["train", "gmvae", "--preset", "smoke", "--photos", "mine", "--run.batch-size", "4"]) == 2
-    assert "a batch needs 'label'" in (error := capsys.readouterr().err) and "in a folder of their own" in error
+    assert command_line([*train, "--photos", "mine"]) == 2
+    error = capsys.readouterr().err
+    assert "folder has no 'label' of each picture" in error and "each class into a folder of their own" in error
+    for i in range(3):
+        write_picture(Path("sorted", "images", "abc"[i], f"{i}.png"), 40, 40)
+    assert command_line([*train, "--photos", "sorted", "--config.n-classes", "2"]) == 2
+    assert "label: 3 classes in sorted, 2 in the config" in capsys.readouterr().err
+    assert not Path("cache").exists()
+    assert command_line([*train, "--photos", "sorted", "--config.n-classes", "4"]) == 0
+    assert "label: 3 classes in sorted, the model has 4" in capsys.readouterr().out
+
+
+def test_attributes_of_faces_from_the_command_line_with_sheets_of_swaps(command_line, monkeypatch, capsys):
+    monkeypatch.setattr(RaFD, "counts", {})
+    write_rafd(Path("faces"))
+    layout = ["--preset", "smoke", "--photos", "faces", "--layout", "rafd", *SHORT]
+    assert command_line(["train", "uniform_posterior", *layout]) == 0
+    assert "identity: 2 classes in faces, the model has 59" in capsys.readouterr().out
+    with Image.open("runs/uniform_posterior/samples/000003.png") as sheet:
+        assert sheet.size == (6 * 34 + 2, 5 * 34 + 2)  # pictures, drawn again, three swaps
+    assert command_line(["train", "uniform_posterior", *layout, "--data.split", "all", "--folder", "all"]) == 0
+    assert command_line(["evaluate", "uniform_posterior", "--checkpoint", "runs/uniform_posterior/model.safetensors"]) == 2
+    assert "was trained on RaFD; figures are measured on rendered pictures only" in capsys.readouterr().err
+    assert command_line(["train", "uniform_posterior", *layout, "--config.classifiers-first", "3", "--folder", "first"]) == 2
+    assert "steps: the first 3 train a part of the method only" in capsys.readouterr().err
 
 
 def test_nothing_may_be_missing_of_a_data_set_in_one_file(command_line, capsys):

@@ -34,7 +34,7 @@ from torchvision.utils import save_image
 from tutorial_lib.data import download
 from tutorial_lib.training import checkpoints
 from tutorial_lib.training.loop import Progress, RunSettings, averaged_weights, choose_precision, train
-from tutorial_lib.training.presets import DATA, METHODS, PHOTOS, PRESETS, Preset, build, on_photos
+from tutorial_lib.training.presets import DATA, METHODS, PHOTOS, PRESETS, Preset, build, head_start, on_photos
 
 MethodName = Annotated[Literal[tuple(METHODS)], tyro.conf.Positional]
 Layout = Literal[tuple(PHOTOS)]
@@ -117,22 +117,33 @@ def run_training(preset: Preset, folder: Path, resume: bool, own_start: bool) ->
     from accelerate import Accelerator
 
     accelerator, run = Accelerator(), preset.run
+    if run.steps <= (part := head_start(preset.method)):
+        raise ValueError(f"steps: the first {part} train a part of the method only, so more are needed; got {run.steps}")
     torch.manual_seed(run.seed)
     method = build(preset.method)
     about = {} if preset.start is None else {"start": start_from(method, preset, own_start)}
     if preset.start is not None and preset.anew and accelerator.is_main_process:
         print(f"from {preset.start}, but for {' and '.join(preset.anew)}, which the preset begins anew")
 
+    data = preset.dataset()
+    for remark in check_labels(preset.method, data):
+        if accelerator.is_main_process:
+            print(remark)
+
     def draw(progress: Progress) -> None:
         if progress.step % run.snapshot_every and progress.step != progress.steps:
             return
-        with averaged_weights(progress.method, progress.averaged):
-            save_sheet(sample(progress.method, 64, seed=0), folder / "samples" / f"{progress.step:06d}.png")
+        with averaged_weights(progress.method, progress.averaged), torch.no_grad():
+            path = folder / "samples" / f"{progress.step:06d}.png"
+            if hasattr(method, "sample"):
+                save_sheet(sample(progress.method, 64, seed=0), path)
+            else:
+                n = min(8, len(data))  # spread over the set, which may be in order of people
+                rows = progress.method.sheet(data.batch([i * len(data) // n for i in range(n)])["image"])
+                save_sheet(torch.cat(rows), path, columns=len(rows[0]))
 
-    callbacks = [draw] if hasattr(method, "sample") else []
-    history = train(
-        method, preset.dataset(), run, folder, resume=resume, callbacks=callbacks, accelerator=accelerator, about=about
-    )
+    callbacks = [draw] if hasattr(method, "sample") or hasattr(method, "sheet") else []
+    history = train(method, data, run, folder, resume=resume, callbacks=callbacks, accelerator=accelerator, about=about)
     if history.interrupted:
         if accelerator.is_main_process:
             print(f"step {history.records[-1]['step']} of {run.steps}; --resume --folder {folder} goes on from there")
@@ -141,6 +152,28 @@ def run_training(preset: Preset, folder: Path, resume: bool, own_start: bool) ->
         return
     sheets = f", sample sheets {folder / 'samples'}" if callbacks else ""
     print(f"{history.seconds / 60:.1f} minutes; model {folder / 'model.safetensors'}{sheets}")
+
+
+def check_labels(config: Any, data: Any) -> list[str]:
+    """Raise ValueError, before anything is decoded, if photographs (`Photographs`) lack a label that is learned, or have too
+    many classes.
+
+    Returns a line for each label of which they have fewer classes than are learned.
+    """
+    wanted = dict(getattr(config, "attributes", ()))
+    if hasattr(config, "label"):
+        wanted[config.label] = config.n_classes
+    remarks = []
+    for name, n in wanted.items() if hasattr(data, "photos") else ():
+        values = [photo.values.get(name) for photo in data.photos]
+        if None in values:
+            advice = ": put those of each class into a folder of their own, below images/" if data.name == "folder" else ""
+            raise ValueError(f"{data.name} has no {name!r} of each picture, which is to be learned{advice}")
+        if (found := max(values) + 1) > n:
+            raise ValueError(f"{name}: {found} classes in {data.root}, {n} in the config")
+        if found < n:
+            remarks.append(f"{name}: {found} classes in {data.root}, the model has {n}")
+    return remarks
 
 
 @dataclass
@@ -190,6 +223,9 @@ class Evaluate:
         study = find_study(self.method)
         expected = getattr(study, "SHIPPED", self.method)
         name = self.checkpoint or expected
+        about = checkpoints.card(name)
+        if (on := about.get("data", {}).get("name")) in {kind.__name__ for kind in PHOTOS.values()}:
+            raise ValueError(f"{name} was trained on {on}; figures are measured on rendered pictures only, by their oracle")
         method = checkpoints.load(name, expect=expected)
         samples = {} if self.samples is None else {"samples": self.samples}
         stored = checkpoints.card(expected).get("figures", {}) if expected in checkpoints.shipped() else {}
@@ -197,7 +233,7 @@ class Evaluate:
             took = f"The stored figures took {math.ceil(stored['seconds'] / 60)} minutes"
             print(f"{took}; --samples 500 is quicker and less exact", file=sys.stderr)
         with contextlib.redirect_stdout(sys.stderr):
-            figures = study.evaluate(method, checkpoints.card(name), **samples)
+            figures = study.evaluate(method, about, **samples)
         if self.save:
             checkpoints.update_card(name, figures)
         print(json.dumps(figures) if self.json else study.table(figures))
@@ -377,10 +413,10 @@ def sample(method: nn.Module, n: int, seed: int) -> Tensor:
     return method.sample(n)[1]
 
 
-def save_sheet(images: Tensor, path: Path) -> None:
-    """Write images in [-1, 1] as one PNG, about as wide as high."""
+def save_sheet(images: Tensor, path: Path, columns: int | None = None) -> None:
+    """Write images in [-1, 1] as one PNG, about as wide as high unless told the number of columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(images, path, nrow=math.ceil(math.sqrt(len(images))), normalize=True, value_range=(-1, 1))
+    save_image(images, path, nrow=columns or math.ceil(math.sqrt(len(images))), normalize=True, value_range=(-1, 1))
 
 
 def parse(arguments: Sequence[str]) -> Callable[[], None]:

@@ -182,3 +182,12 @@ def write_cifar(root: Path, kind: type) -> dict[str, object]:
         "test_list": [batch(name) for name, _ in kind.test_list],
         "meta": {**kind.meta, "md5": meta[1]},
     }
+
+
+def write_rafd(root: Path) -> Path:
+    """Ten people of whom eight are held out, all happy, looking three ways; and a picture from the side, not used."""
+    for person in ("01", "02", "03", "04", "05", "07", "08", "09", "10", "64"):
+        for gaze in ("left", "frontal", "right"):
+            write_picture(root / f"Rafd090_{person}_Caucasian_female_happy_{gaze}.jpg", 68, 102)
+    write_picture(root / "Rafd045_01_Caucasian_female_happy_left.jpg", 68, 102)
+    return root

@@ -10,7 +10,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from photo_layouts import write_picture
+from photo_layouts import write_picture, write_rafd
 
 from tutorial_lib.data.attribute_faces import BU3DFE, FaceScrub, MultiPIE, RaFD
 
@@ -34,14 +34,6 @@ def write_multipie(root: Path) -> Path:
     return root
 
 
-def write_rafd(root: Path) -> Path:
-    for person in ("01", "02", "03", "04", "05", "07", "08", "09", "10", "64"):
-        for gaze in RaFD.GAZES:
-            write_picture(root / f"Rafd090_{person}_Caucasian_female_happy_{gaze}.jpg", 68, 102)
-    write_picture(root / "Rafd045_01_Caucasian_female_happy_left.jpg", 68, 102)
-    return root
-
-
 def write_bu(root: Path, people: list[str]) -> Path:
     for person in people:
         for code in ("NE00", "AN01", "SU04"):
@@ -61,6 +53,18 @@ def test_multipie_reads_expression_from_session_and_recording(tmp_path):
     }  # fmt: skip
     assert batch["illumination"].unique().tolist() == [7]
     assert batch["image"].shape == (16, 3, 16, 16) and "scene" not in batch
+
+
+def test_multipie_without_a_flash_is_one_light_whether_first_or_last(tmp_path):
+    for flash in (0, 1, 18, 19):
+        write_picture(tmp_path / f"011_01_01_051_{flash:02d}.png", 24, 40)
+    faces = MultiPIE(tmp_path, size=24, split="all")
+    assert {photo.path.stem[-2:]: photo.values["illumination"] for photo in faces.photos} == {
+        "00": 0,
+        "01": 1,
+        "18": 18,
+        "19": 0,
+    }
 
 
 def test_multipie_holds_the_first_ten_people_out(tmp_path):

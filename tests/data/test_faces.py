@@ -401,3 +401,15 @@ def test_index_outside_the_set_is_named(index):
 def test_factor_that_does_not_exist_is_named(scene, factor, value):
     with pytest.raises(ValueError, match=f"{factor} must lie in .*{value:g}"):
         render(scene.replace(**{factor: torch.full_like(getattr(scene, factor), value)}))
+
+
+def test_partner_is_another_picture_of_the_person_in_the_same_light_and_with_the_same_gaze():
+    data = PaperFaces(size=32, length=40, seed=3, identities="many", partner=True)
+    alone, scenes = PaperFaces(size=32, length=40, seed=3, identities="many"), data.scenes(range(40))
+    batch = data.batch(range(40))
+    assert torch.equal(batch["image"], alone.batch(range(40))["image"])
+    other = PaperFaces(size=32, length=80, seed=3, identities="many").scenes(range(40, 80))
+    kept = {name: getattr(scenes, name) for name in ("identity", "illumination", "gaze")}
+    assert torch.equal(batch["partner"], render(other.replace(**kept), 32)["image"])
+    assert not torch.equal(other.expression, scenes.expression) and not torch.equal(other.nuisance, scenes.nuisance)
+    assert torch.equal(batch["partner"][[7, 3]], data.batch([7, 3])["partner"])

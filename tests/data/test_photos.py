@@ -84,6 +84,13 @@ def test_batch_has_the_names_shapes_and_types_of_the_contract(folder):
     assert item["image"].shape == (3, 32, 32) and item["box"].shape == (1, 4)
 
 
+def test_a_few_pictures_are_read_without_a_cache(folder):
+    data = PhotoFolder(folder, size=32)
+    pictures = data.read([2, 0])
+    assert "cache" not in vars(data)
+    assert torch.equal(pictures, PhotoFolder(folder, size=32, augment=False).batch([2, 0])["image"])
+
+
 @pytest.mark.parametrize("augment", [True, False])
 @pytest.mark.parametrize(("picture", "box"), [("image", "box"), ("scene", "scene_box")])
 def test_the_object_is_where_the_box_says_in_every_window_and_mirror(folder, augment, picture, box):

@@ -79,6 +79,14 @@ def test_shipped_checkpoint_works_there(name, device):
     assert all(torch.equal(value, method.state_dict()[key].cpu()) for key, value in state.items())
 
 
+@pytest.mark.parametrize("name", ["uniform_posterior", "stargan"])
+def test_sheet_of_a_run_is_drawn_there(name, device):
+    method, data, _ = smoke(name)
+    with torch.no_grad():
+        rows = torch.stack(method.to(device).eval().sheet(data.batch(range(4))["image"]))
+    assert rows.device.type == device.type and rows.isfinite().all()
+
+
 @pytest.mark.parametrize("mode", ["code", "feature"])
 def test_panel_of_real_pictures_draws_there(mode, device):
     pictures = PaperBirds(size=32, length=3).batch(range(3))["image"]

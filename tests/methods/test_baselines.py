@@ -117,6 +117,16 @@ def test_stargan_gives_each_picture_the_label_it_is_told(faces):
     assert not torch.allclose(one[3:], each[3:])
 
 
+def test_stargan_mixes_two_pictures_at_least_and_shows_all_its_classes(faces):
+    model = make_stargan().eval()
+    with pytest.raises(ValueError, match="mixing takes at least 2 pictures"):
+        model.training_step({name: value[:1] for name, value in faces.items()})
+    with torch.no_grad():
+        pictures, *classes = model.sheet(faces["image"])
+    assert torch.equal(pictures, faces["image"]) and len(classes) == 4
+    assert torch.equal(classes[2], model.translate(faces["image"], expression=2))
+
+
 def test_stargans_generator_learns_once_for_so_many_updates_of_the_critic(faces):
     model = make_stargan()
     generator, critic = weights(model.generator), weights(model.critic)

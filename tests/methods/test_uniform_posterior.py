@@ -103,6 +103,29 @@ def test_published_step_runs_on_a_processor_and_trains_every_network():
     assert not any(torch.equal(first[name], next(child.parameters())) for name, child in model.named_children())
 
 
+def test_residual_blocks_end_each_encoder_and_keep_the_codes_shape(batch):
+    plain, deep = make(), make(encoder_residual_blocks=2)
+    channels = SMOKE.encoder_widths[-1]
+    block = 2 * 9 * channels**2 + 2 * 2 * channels  # two convolutions, and scale and shift of two norms
+    assert count(deep.encoders) - count(plain.encoders) == len(deep.encoders) * 2 * block
+    for encoder in deep.encoders.values():
+        *layers, first, second = encoder
+        code = nn.Sequential(*layers)(batch["image"])
+        assert code.shape[1:] == first(code).shape[1:] == SMOKE.code_shape
+        torch.testing.assert_close(encoder(batch["image"]), second(first(code)))
+
+
+def test_instance_norm_takes_from_each_channel_how_much_of_it_there_is_and_layer_norm_does_not(batch):
+    for layer in (False, True):
+        convolution, norm, _ = make(layer_norm=layer).encoders["identity"][0]
+        x = convolution(batch["image"])
+        axes = (1, 2, 3) if layer else (2, 3)
+        expected = (x - x.mean(axes, keepdim=True)) / (x.var(axes, unbiased=False, keepdim=True) + norm.eps).sqrt()
+        torch.testing.assert_close(norm(x), expected, atol=1e-4, rtol=1e-4)
+        assert bool((norm(x).mean((2, 3)).abs() < 1e-4).all()) != layer
+    assert not any(isinstance(part, nn.InstanceNorm2d) for part in make(layer_norm=True).modules())
+
+
 # ---- config, and the shape that codes and classifiers share
 
 
@@ -117,6 +140,9 @@ def test_published_step_runs_on_a_processor_and_trains_every_network():
         ({"encoder_widths": (4,), "decoder_widths": ()}, "encoder_widths halves .* 0 times"),
         ({"judge_rate": 0.0}, "judge_rate must be greater than 0, got 0.0"),
         ({"code_reconstruction_weight": -1.0}, "code_reconstruction_weight must not be negative, got -1.0"),
+        ({"encoder_residual_blocks": -1}, "encoder_residual_blocks must not be negative, got -1"),
+        ({"classifiers_first": -1}, "classifiers_first must not be negative, got -1"),
+        ({"partner_attributes": ("gaze", "age")}, "partner_attributes must be among the attributes, got age"),
         ({"classifier_dropout": 1.0}, r"classifier_dropout must lie in \[0, 1\), got 1.0"),
         ({"classifier_jitter": -0.1}, r"classifier_jitter must lie in \[0, 1\), got -0.1"),
         ({"attributes": ()}, "attributes is empty"),
@@ -298,6 +324,43 @@ def test_each_update_moves_its_own_networks_and_no_others(batch, optimizer, netw
     before = {name: weights(child) for name, child in model.named_children()}
     model.training_step(batch)
     assert {name for name, child in model.named_children() if not same(before[name], child)} == networks
+
+
+def test_classifiers_first_leaves_the_others_alone(batch):
+    model, alone = make(classifiers_first=1), make()
+    before = {name: weights(child) for name, child in model.named_children()}
+    assert model.training_step(batch).keys() == {"c"} and int(model.step) == 1
+    assert {name for name, child in model.named_children() if not same(before[name], child)} == {"classifiers"}
+    alone.training_step(batch)
+    assert same(weights(alone.classifiers), model.classifiers)  # the update that they get later, too
+    assert model.training_step(batch).keys() > {"c", "d", "rec"}
+
+
+def test_a_picture_is_drawn_again_from_its_partners_codes_where_these_are_asked_for(batch):
+    model = make(partner_attributes=("identity", "gaze"))
+    with pytest.raises(ValueError, match="partner_attributes need a batch with 'partner', got expression, gaze, identity, ill"):
+        model.training_step(batch)
+    partner = PaperFaces(size=32, length=8, seed=1).batch(range(8))["image"]
+    with torch.no_grad():
+        theirs = {name: code for name, code in model.encode(partner).items() if name in ("identity", "gaze")}
+        again = model.decode(model.encode(batch["image"]) | theirs)
+    losses = model.training_step(batch | {"partner": partner})
+    assert float(losses["rec"]) == pytest.approx(10 * float((again - batch["image"]).abs().mean()), rel=1e-4)
+    plain = make().training_step(batch)
+    assert losses["cls_code"] == plain["cls_code"] and losses["dis"] == plain["dis"]  # codes are judged that are the picture's
+
+
+def test_one_picture_alone_cannot_be_mixed(batch):
+    with pytest.raises(ValueError, match="mixing takes at least 2 pictures on each process and in each part of a batch"):
+        make(classifiers_first=1).training_step({name: value[:1] for name, value in batch.items()})
+
+
+def test_sheet_has_the_pictures_drawn_again_and_with_each_attribute_of_a_neighbour(model, batch):
+    pictures, again, *swaps = model.sheet(batch["image"][:3])
+    assert torch.equal(pictures, batch["image"][:3]) and torch.equal(again, model.reconstruct(pictures))
+    assert len(swaps) == len(NAMES)
+    for name, rows in zip(NAMES, swaps, strict=True):
+        torch.testing.assert_close(rows, model.swap(pictures, **{name: pictures.roll(1, 0)}))
 
 
 def test_classifiers_learn_from_real_pictures_and_labels_only(batch):

@@ -180,6 +180,23 @@ def test_snapshot_that_knows_less_of_its_data_is_resumed(make_toy, pictures, tmp
     assert not train(make_toy(), pictures, RUN, tmp_path, resume=True, progress=False).interrupted
 
 
+@pytest.mark.parametrize(("added", "goes_on"), [(0.0, True), (1.0, False)])
+def test_snapshot_that_does_not_know_a_newer_field_of_the_config_is_resumed_if_that_changes_nothing(
+    make_toy, pictures, tmp_path, added, goes_on
+):
+    train(make_toy(CtrlCAt), pictures, RUN, tmp_path, progress=False)
+    newer = make_toy()
+    newer.config = dataclasses.make_dataclass(
+        "Newer", [("width", int, 8), ("betas", tuple, (0.5, 0.999)), ("more", float, 0.0)]
+    )()
+    newer.config.more = added
+    if goes_on:
+        assert not train(newer, pictures, RUN, tmp_path, resume=True, progress=False).interrupted
+    else:
+        with pytest.raises(checkpoints.CheckpointError, match=r"made with config.more = 0.0, this run has 1.0"):
+            train(newer, pictures, RUN, tmp_path, resume=True, progress=False)
+
+
 @pytest.mark.parametrize("option", [{"tied": False}, {"correlation": 0.9}, {"n_birds": 3}, {"wander": 1.0}, {"size": 32}])
 def test_every_option_of_the_birds_is_described(option):
     plain, other = (loop._describe(PaperBirds(length=2, **arguments)) for arguments in ({}, option))

@@ -203,6 +203,12 @@ def test_unknown_preset_lists_the_methods_own():
         plan.plan("gmvae", "paper")
 
 
+def test_steps_that_train_a_part_only_are_named():
+    said = plan.table(plan.plan("finegan", "smoke", "A100", device=torch.device("cpu"), repeats=1))
+    assert said.count("; the first 2 steps train a part of it only and take less") == 2
+    assert "train a part" not in plan.table(plan.plan("comgan", "smoke", "A100", device=torch.device("cpu"), repeats=1))
+
+
 def test_plan_on_the_command_line(monkeypatch, capsys):
     from tutorial_lib.__main__ import main
 

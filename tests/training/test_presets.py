@@ -9,7 +9,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 
-from photo_layouts import write_picture
+from photo_layouts import write_picture, write_rafd
 
 from tutorial_lib.methods.finegan import BackgroundCritic, patch_weights
 from tutorial_lib.training import checkpoints
@@ -108,14 +108,43 @@ def photographs(tmp_path_factory):
     return root
 
 
-SEVERAL_LABELS = ("uniform_posterior", "uniform_posterior_shallow", "stargan")
-OF_PHOTOGRAPHS = [name for name in PRESETS if name not in ("oracle", "face_oracle", *SEVERAL_LABELS)]
+OF_FACES = ("uniform_posterior", "uniform_posterior_shallow", "stargan")  # of attributes that few data sets have
+OF_PHOTOGRAPHS = [name for name in PRESETS if name not in ("oracle", "face_oracle", *OF_FACES)]
 
 
-@pytest.mark.parametrize("method", SEVERAL_LABELS)
-def test_a_method_of_several_labels_says_how_it_gets_photographs(method):
-    with pytest.raises(ValueError, match=rf"{method} reads several labels .*attribute_faces"):
-        on_photos(method, "smoke", "multipie")
+def test_photographs_bring_their_attributes():
+    found = {layout: on_photos("uniform_posterior", "paper", layout).method.attributes for layout in ("rafd", "facescrub")}
+    assert found == {"rafd": (("identity", 59), ("expression", 8), ("gaze", 3)), "facescrub": (("identity", 530),)}
+    assert on_photos("uniform_posterior", "laptop", "rafd").method.partner_attributes == ()  # no photograph comes with one
+    assert on_photos("uniform_posterior_shallow", "smoke", "multipie").method.attributes == (
+        ("expression", 4),
+        ("illumination", 19),
+    )
+    assert on_photos("stargan", "paper", "bu3dfe").method.attributes == (("expression", 7),)
+
+
+@pytest.mark.parametrize(
+    ("method", "layout", "message"),
+    [
+        ("uniform_posterior", "cub", r"faces \(identity, expression, .*\); cub has none. Layouts with some: multipie, rafd, "),
+        ("stargan", "facescrub", r"stargan learns attributes of faces \(expression\); facescrub has identity"),
+        ("uniform_posterior_shallow", "rafd", "attributes: disentangling needs at least 2"),
+    ],
+)
+def test_a_layout_without_the_attributes_that_a_method_learns_is_refused(method, layout, message):
+    with pytest.raises(ValueError, match=message):
+        on_photos(method, "smoke", layout)
+
+
+@pytest.mark.parametrize("method", ["uniform_posterior", "stargan"])
+def test_a_method_of_several_attributes_trains_on_photographs(method, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUTORIAL_LIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(PHOTOS["rafd"], "counts", {})
+    preset = on_photos(method, "smoke", "rafd")
+    data = DATA[preset.source](root=write_rafd(tmp_path / "rafd"), **preset.data)
+    torch.manual_seed(0)
+    losses = build(preset.method).training_step(data.batch(range(4)))
+    assert losses and all(loss.isfinite() for loss in losses.values())
 
 
 @pytest.mark.parametrize("method", OF_PHOTOGRAPHS)

@@ -20,8 +20,9 @@ from tutorial_lib.data.photos import Photo, Photographs, Sample, pictures_below
 class AttributeFaces(Photographs):
     """Pictures whose names match `pattern`, anywhere below the folder; others are left alone.
 
-    Items are as of `Photographs`, without the background's view unless asked for, and with the attributes, each int64 (strength
-    float in [0, 1]); no labels but these. A split's identities: all but the held-out ones, or these.
+    `attributes` counts the identities of the whole data set's training split. Items are as of `Photographs`, without the
+    background's view unless asked for, and with the attributes, each int64 (strength float in [0, 1]); no labels but these. A
+    split's identities: all but the held-out ones, or these.
     """
 
     pattern: ClassVar[re.Pattern]
@@ -29,6 +30,10 @@ class AttributeFaces(Photographs):
     splits = ("train", "held_out", "all")
     margin = 1.0
     flips = False
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.n_classes = cls.attributes.get(cls.label)
 
     def __init__(
         self,
@@ -65,8 +70,8 @@ class AttributeFaces(Photographs):
 
 
 class MultiPIE(AttributeFaces):
-    """CMU Multi-PIE, frontal camera 05_1: identity, expression (in the order of `EXPRESSIONS`) and illumination (0 … 19, the
-    flash).
+    """CMU Multi-PIE, frontal camera 05_1: identity, expression (in the order of `EXPRESSIONS`) and illumination: 1 … 18,
+    the flash, or 0 for none (of the twenty pictures of a recording the first, 00, and the last, 19).
 
     Files are named SSS_NN_RR_CCC_II: subject, session, recording, camera, flash; session and recording tell the expression. The
     first ten people are held out. The paper takes 686 pictures of each expression and does not say which; here are all, so that
@@ -78,7 +83,7 @@ class MultiPIE(AttributeFaces):
         "CMU Multi-PIE is licensed by Carnegie Mellon University: ask at https://www.cs.cmu.edu/afs/cs/project/PIE/MultiPie/. "
         "The folder may have any subfolders (such as session01/multiview/001/01/05_1/) with files as 001_01_01_051_07.png."
     )
-    n_classes = 4
+    attributes: ClassVar = {"identity": 327, "expression": 4, "illumination": 19}
     pattern = re.compile(r"(?P<person>\d{3})_(?P<session>\d\d)_(?P<recording>\d\d)_051_(?P<flash>\d\d)")
     EXPRESSIONS = ("neutral", "scream", "squint", "surprise")
     # Of each session the recordings; smile and disgust are not used.
@@ -91,7 +96,7 @@ class MultiPIE(AttributeFaces):
         expression = self.recordings.get((name["session"], name["recording"]))
         if expression is None:
             return None
-        return name["person"], {"expression": self.EXPRESSIONS.index(expression), "illumination": int(name["flash"])}
+        return name["person"], {"expression": self.EXPRESSIONS.index(expression), "illumination": int(name["flash"]) % 19}
 
     def held_out(self, people: list[str]) -> list[str]:
         return people[:10]
@@ -115,7 +120,7 @@ class RaFD(AttributeFaces):
         "The Radboud Faces Database is given to researchers who ask at https://rafd.socsci.ru.nl. The folder must have its "
         "files, as Rafd090_01_Caucasian_female_angry_frontal.jpg."
     )
-    n_classes = 8
+    attributes: ClassVar = {"identity": 59, "expression": 8, "gaze": 3}
     pattern = re.compile(r"Rafd090_(?P<person>\d\d)_[^_]+_[^_]+_(?P<expression>[a-z]+)_(?P<gaze>[a-z]+)")
     counts: ClassVar = {"train": 1416, "held_out": 192, "all": 1608}
     EXPRESSIONS = ("angry", "contemptuous", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")
@@ -155,7 +160,7 @@ class BU3DFE(AttributeFaces):
         "https://www.cs.binghamton.edu/~lijun/Research/3DFE/3DFE_Analysis.html. The folder must have a folder a person with "
         "files as F0001/F0001_AN01WH_F2D.bmp."
     )
-    n_classes = 7
+    attributes: ClassVar = {"identity": 90, "expression": 7}
     pattern = re.compile(r"(?P<person>[FM]\d{4})_(?P<expression>[A-Z]{2})(?P<level>\d\d)[A-Z]{2}_F2D")
     counts: ClassVar = {"train": 2250, "held_out": 250, "all": 2500}
     EXPRESSIONS = ("AN", "DI", "FE", "HA", "NE", "SA", "SU")
@@ -186,7 +191,7 @@ class FaceScrub(AttributeFaces):
         "folder must have a folder a person with the cut-out faces."
     )
     label = "identity"
-    n_classes = 530
+    attributes: ClassVar = {"identity": 530}
     pattern = re.compile(r".+")
     splits = ("all",)
     flips = True

@@ -39,6 +39,9 @@ class BatchedDataset(Dataset):
         """The items `indices` together."""
         raise NotImplementedError
 
+    def prepare(self) -> None:
+        """What takes long before the first batch, if anything does."""
+
     def stream(self, batch_size: int | None = None, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Tensor]]:
         """Batches of the items start … stop - 1 in order, `stream_size` each unless told."""
         size, stop = batch_size or self.stream_size, len(self) if stop is None else stop

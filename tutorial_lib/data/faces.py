@@ -156,7 +156,9 @@ class PaperFaces(BatchedDataset):
     An item is a dict; a batch has the same names with a leading axis B: image (3, size, size) float in [-1, 1]; identity,
     expression, illumination, gaze int64; strength float in [0, 1], of no effect where the expression is neutral; nuisance (4,)
     float in [-1, 1], in the order of `NUISANCE`. identities and weakest: see `sample_scene`; contrast: see `render`. anonymous:
-    the held-out people come without a name, identity -1, as pictures do whose label is unknown.
+    the held-out people come without a name, identity -1, as pictures do whose label is unknown. partner: with each picture, as
+    "partner", comes another one of the person, in the same light and looking the same way; its expression, place and wall are
+    drawn anew.
     """
 
     def __init__(
@@ -169,11 +171,12 @@ class PaperFaces(BatchedDataset):
         device: str = "cpu",
         anonymous: bool = False,
         contrast: float = 1.0,
+        partner: bool = False,
     ):
         if length < 1:
             raise ValueError(f"length must be at least 1, got {length}")
         self.size, self.length, self.seed, self.device, self.anonymous = size, length, seed, device, anonymous
-        self.identities, self.weakest, self.contrast = identities, weakest, contrast
+        self.identities, self.weakest, self.contrast, self.partner = identities, weakest, contrast, partner
         self.batch([0])  # a wrong size or option fails here, not in the middle of a run
 
     def __len__(self) -> int:
@@ -184,11 +187,19 @@ class PaperFaces(BatchedDataset):
         indices = torch.as_tensor(list(indices), dtype=torch.int64)
         if indices.numel() and int(indices.max()) >= self.length:
             raise IndexError(f"picture {int(indices.max())} of a set of {self.length}")
+        return self._drawn(indices)
+
+    def _drawn(self, indices: Tensor) -> Scene:
         return sample_scene(self.seed, indices, identities=self.identities, weakest=self.weakest).to(self.device)
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Render the pictures `indices` together."""
-        batch = render(self.scenes(indices), self.size, self.contrast)
+        scenes = self.scenes(indices)
+        batch = render(scenes, self.size, self.contrast)
+        if self.partner:
+            other = self._drawn(torch.as_tensor(list(indices), dtype=torch.int64) + self.length)  # of no picture of this set
+            kept = {name: getattr(scenes, name) for name in ("identity", "illumination", "gaze")}
+            batch["partner"] = render(other.replace(**kept), self.size, self.contrast)["image"]
         if self.anonymous:
             batch["identity"] = torch.where(batch["identity"] < TRAINING, batch["identity"], -1)
         return batch

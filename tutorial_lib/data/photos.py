@@ -89,6 +89,8 @@ class Photographs(BatchedDataset):
     """Which of the values a method learns that learns one."""
     n_classes: ClassVar[int | None] = None
     """How many values it has, where that is published."""
+    attributes: ClassVar[dict[str, int]] = {}
+    """How many values each attribute has, for a method that learns several."""
     margin: ClassVar[float] = MARGIN
     flips: ClassVar[bool] = True
     upright: ClassVar[bool] = False
@@ -158,6 +160,16 @@ class Photographs(BatchedDataset):
             raise IndexError(f"picture {min(indices)} … {max(indices)} of a set of {len(self)}")
         items = [self._item(index) for index in indices]
         return {name: _stack(name, [item[name] for item in items], self.size) for name in items[0]}
+
+    def prepare(self) -> None:
+        """Decode what is not in the cache yet."""
+        _ = self.cache
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """The object's views of a few pictures, (B, 3, size, size) in [-1, 1], decoded now: nothing goes into the cache."""
+        photos = [self.photos[index] for index in indices]
+        views = [self.crop(photo, self.whole(photo), self.size)["image"] for photo in photos]
+        return _stack("image", views, self.size)
 
     @cached_property
     def cache(self) -> PictureCache:
@@ -738,6 +750,7 @@ class CIFAR10(BatchedDataset):
     )
     splits = ("train", "test")
     n_classes = 10
+    attributes: ClassVar[dict[str, int]] = {}
     published: ClassVar[Callable] = datasets.CIFAR10
 
     def __init__(self, root: str | Path, size: int = 32, split: str = "train", augment: bool = True):

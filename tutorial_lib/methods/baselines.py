@@ -43,9 +43,10 @@ from tutorial_lib.methods.uniform_posterior import (
     AttributeConfig,
     Attributes,
     Critic,
-    InstanceResidualBlock,
+    NormedResidualBlock,
     check_batch,
     check_label,
+    check_mixes,
     classification_loss,
     normed,
     wasserstein_loss,
@@ -182,7 +183,7 @@ class StarGANGenerator(nn.Sequential):
         n_labels, widths = sum(n for _, n in config.attributes), config.widths
         layers = [normed(nn.Conv2d(3 + n_labels, widths[0], 7, padding=3, bias=False), widths[0])]
         layers += [normed(nn.Conv2d(a, b, 4, 2, 1, bias=False), b) for a, b in pairwise(widths)]
-        layers += [InstanceResidualBlock(widths[-1], "zeros") for _ in range(config.residual_blocks)]
+        layers += [NormedResidualBlock(widths[-1], "zeros") for _ in range(config.residual_blocks)]
         layers += [normed(nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), b) for a, b in pairwise(widths[::-1])]
         super().__init__(*layers, nn.Conv2d(widths[0], 3, 7, padding=3, bias=False), nn.Tanh())
 
@@ -245,6 +246,15 @@ class StarGAN(nn.Module):
             target[name] = label.expand(len(images))
         return self._generate(images, target)
 
+    def sheet(self, pictures: Tensor) -> list[Tensor]:
+        """Rows for a look at a run: pictures (n, 3, H, W), then each with every class of the first attribute (others at 0)."""
+        (first, n_classes), *others = self.config.attributes
+        rest = {name: 0 for name, _ in others}
+        return [
+            pictures.to(self.step.device),
+            *(self.translate(pictures, **{first: label}, **rest) for label in range(n_classes)),
+        ]
+
     def _generate(self, images: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
         codes = [one_hot(labels[name], n_classes) for name, n_classes in self.config.attributes]
         return self.generator(images, torch.cat(codes, 1))
@@ -253,6 +263,7 @@ class StarGAN(nn.Module):
         """One update of the critic and, every `critic_updates` steps, one of the generator; returns the losses."""
         config = self.config
         image, labels = check_batch(config, batch)
+        check_mixes(image)
         order = torch.randperm(len(image), device=image.device)  # target labels are those of another picture
         target = {name: label[order] for name, label in labels.items()}
         self.step += 1

@@ -77,7 +77,17 @@ class UniformPosteriorConfig(AttributeConfig):
     # ---- departures -------------------------------------------------------------------------------------------------------
     hinge: bool = False  # hinge loss of a spectrally normalised critic (Miyato et al. 2018), in the place of Eq. 9
     judge_rate: float | None = None  # of the critic and the classifiers (Heusel et al. 2017); None: learning_rate
+    # Residual blocks at the end of each encoder, which without them sees 13 pixels of a face at a time.
+    encoder_residual_blocks: int = 0
+    # Layer normalisation of encoders and decoder (over all channels of a picture at once) instead of instance normalisation,
+    # which takes from each channel how much of it a picture has.
+    layer_norm: bool = False
+    # Attributes whose codes, when a picture is drawn again, are its partner's: another picture with the same labels of these.
+    # An encoder that sees all of a face can hide in one code what two pictures of one label differ by, such as the strength of
+    # an expression in that of identity, where no classifier reads it.
+    partner_attributes: tuple[str, ...] = ()
     code_reconstruction_weight: float = 0.0  # of L1 between a mixed picture's codes and those it was drawn from
+    classifiers_first: int = 0  # steps in which only the classifiers are trained, which need no one else
     # What keeps classifiers from learning people by heart: the share of features that they do without in each update, and by
     # how much at most brightness and contrast of the pictures that they learn from are changed.
     classifier_dropout: float = 0.0
@@ -99,8 +109,11 @@ class UniformPosteriorConfig(AttributeConfig):
             )
         if self.judge_rate is not None and not self.judge_rate > 0:
             raise ValueError(f"judge_rate must be greater than 0, got {self.judge_rate}")
-        if self.code_reconstruction_weight < 0:
-            raise ValueError(f"code_reconstruction_weight must not be negative, got {self.code_reconstruction_weight}")
+        for name in ("code_reconstruction_weight", "encoder_residual_blocks", "classifiers_first"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if unknown := sorted(set(self.partner_attributes) - dict(self.attributes).keys()):
+            raise ValueError(f"partner_attributes must be among the attributes, got {', '.join(unknown)}")
         for name in ("classifier_dropout", "classifier_jitter"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
@@ -124,31 +137,38 @@ def _by(shape: Sequence[int]) -> str:
 # ---- networks (section II-E) ------------------------------------------------------------------------------------------------
 
 
-def normed(convolution: nn.Module, channels: int) -> nn.Sequential:
-    """A convolution, instance normalisation, ReLU."""
-    return nn.Sequential(convolution, nn.InstanceNorm2d(channels, affine=True), nn.ReLU())
+def norm(channels: int, layer: bool = False) -> nn.Module:
+    """Instance normalisation, or layer normalisation, each with a scale and a shift for each channel."""
+    return nn.GroupNorm(1, channels) if layer else nn.InstanceNorm2d(channels, affine=True)
 
 
-class Encoder(nn.Sequential):
-    """E_m: pictures (B, 3, H, W) -> codes (B, *code_shape). conv7, then stride-2 conv3 (Johnson et al. 2016; Table I)."""
-
-    def __init__(self, config: UniformPosteriorConfig):
-        first = config.encoder_widths[0]
-        layers = [normed(nn.Conv2d(3, first, 7, padding=3, padding_mode="reflect", bias=False), first)]
-        layers += [normed(nn.Conv2d(a, b, 3, 2, 1, bias=False), b) for a, b in pairwise(config.encoder_widths)]
-        super().__init__(*layers)
+def normed(convolution: nn.Module, channels: int, layer: bool = False) -> nn.Sequential:
+    """A convolution, instance (or layer) normalisation, ReLU."""
+    return nn.Sequential(convolution, norm(channels, layer), nn.ReLU())
 
 
-class InstanceResidualBlock(nn.Module):
-    """x + IN(conv(ReLU(IN(conv(x)))))."""
+class NormedResidualBlock(nn.Module):
+    """x + norm(conv(ReLU(norm(conv(x)))))."""
 
-    def __init__(self, channels: int, padding_mode: str = "reflect"):
+    def __init__(self, channels: int, padding_mode: str = "reflect", layer: bool = False):
         super().__init__()
         first, second = (nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding_mode, bias=False) for _ in range(2))
-        self.block = nn.Sequential(normed(first, channels), second, nn.InstanceNorm2d(channels, affine=True))
+        self.block = nn.Sequential(normed(first, channels, layer), second, norm(channels, layer))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.block(x)
+
+
+class Encoder(nn.Sequential):
+    """E_m: pictures (B, 3, H, W) -> codes (B, *code_shape). conv7, stride-2 conv3 (Johnson et al. 2016; Table I), then any
+    residual blocks."""
+
+    def __init__(self, config: UniformPosteriorConfig):
+        layer, (first, *_, last) = config.layer_norm, config.encoder_widths
+        layers = [normed(nn.Conv2d(3, first, 7, padding=3, padding_mode="reflect", bias=False), first, layer)]
+        layers += [normed(nn.Conv2d(a, b, 3, 2, 1, bias=False), b, layer) for a, b in pairwise(config.encoder_widths)]
+        layers += [NormedResidualBlock(last, layer=layer) for _ in range(config.encoder_residual_blocks)]
+        super().__init__(*layers)
 
 
 class Decoder(nn.Sequential):
@@ -161,8 +181,8 @@ class Decoder(nn.Sequential):
     def __init__(self, config: UniformPosteriorConfig):
         n_codes = len(config.attributes) + 1
         widths = [n_codes * width for width in (config.encoder_widths[-1], *config.decoder_widths)]
-        layers = [InstanceResidualBlock(widths[0]) for _ in range(config.residual_blocks)]
-        layers += [normed(UpConv(a, b), b) for a, b in pairwise(widths)]
+        layers = [NormedResidualBlock(widths[0], layer=config.layer_norm) for _ in range(config.residual_blocks)]
+        layers += [normed(UpConv(a, b), b, config.layer_norm) for a, b in pairwise(widths)]
         layers += [nn.Conv2d(widths[-1], 3, 7, padding=3, padding_mode="reflect"), nn.Tanh()]
         super().__init__(*layers)
 
@@ -251,7 +271,7 @@ def read_codes(classifiers: Mapping[str, nn.Module], codes: Codes) -> tuple[dict
 def shuffle(codes: Codes, labels: Labels) -> tuple[Codes, dict[str, Tensor]]:
     """Each attribute's codes in an order of their own, with the labels that a picture decoded from them should have.
 
-    z_0 stays: row i of the result is picture i with every attribute taken from another.
+    z_0 stays: row i of the result is picture i with every attribute taken from another. Of n pictures one in n keeps its own.
     """
     # z' = (z_0, z_1^(r_1), …, z_M^(r_M))                                                                  (Eq. 5)
     shuffled, expected = dict(codes), {}
@@ -259,6 +279,12 @@ def shuffle(codes: Codes, labels: Labels) -> tuple[Codes, dict[str, Tensor]]:
         order = torch.randperm(len(label), device=label.device)
         shuffled[name], expected[name] = codes[name][order], label[order]
     return shuffled, expected
+
+
+def check_mixes(values: Tensor) -> None:
+    """Raise ValueError if a batch, or the part of one that is seen at a time, has one picture only."""
+    if len(values) < 2:
+        raise ValueError("mixing takes at least 2 pictures on each process and in each part of a batch, and 8 do better; got 1")
 
 
 def jittered(images: Tensor, jitter: float) -> Tensor:
@@ -391,6 +417,12 @@ class UniformPosterior(nn.Module):
         codes = dict(target) if isinstance(target, Mapping) else self.encode(target)
         return self.decode(codes | {name: self._code(name, source) for name, source in donors.items()})
 
+    def sheet(self, pictures: Tensor) -> list[Tensor]:
+        """Rows for a look at a run: pictures (n, 3, H, W), drawn again, and with each attribute of their neighbour."""
+        codes = self.encode(pictures)
+        swaps = (self.swap(codes, **{name: codes[name].roll(1, 0)}) for name in self.classifiers)
+        return [pictures.to(self.step.device), self.decode(codes), *swaps]
+
     def mix(self, target: Any, attribute: str, donors: Any, weights: Any) -> Tensor:
         """The target with a convex mixture of the donors' codes of one attribute (Eq. 11): weights (N,) or (K, N).
 
@@ -455,12 +487,20 @@ class UniformPosterior(nn.Module):
     # ---- training
 
     def training_step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """One update of the critic, one of the classifiers, and one of encoders and decoder; returns the losses."""
+        """One update of the critic, one of the classifiers, and one of encoders and decoder; returns the losses.
+
+        In the first `classifiers_first` steps only the classifiers' one.
+        """
         config = self.config
         image, labels = check_batch(config, batch)
+        check_mixes(image)
+        if int(self.step) < config.classifiers_first:
+            self.step += 1
+            return {"c": self._update_classifiers(image, labels)}
         codes = self._encode(image)
         shuffled, expected = shuffle(codes, labels)
-        both = {name: torch.cat([code, shuffled[name]]) for name, code in codes.items()}
+        own = codes | self._partners_codes(batch)
+        both = {name: torch.cat([own[name], shuffled[name]]) for name in codes}
         again, mixed = self.decode(both).float().chunk(2)  # D(E(x)) and x̃'
 
         # D: −L_adv
@@ -471,20 +511,16 @@ class UniformPosterior(nn.Module):
             judged = {"d": d, "penalty": penalty}
         _update(self.optimizers["critic"], judged["d"])
 
-        # C: −log C_m(y_m | x) of real pictures with their true labels, and of nothing else
-        seen, dropout = jittered(image, config.classifier_jitter), config.classifier_dropout
-        logits = {name: classify(seen, dropout=dropout) for name, classify in self.classifiers.items()}
-        c = classification_loss(logits, labels)
-        _update(self.optimizers["classifiers"], c)
+        c = self._update_classifiers(image, labels)
 
         # G: L_adv + L_dis + L_cls of codes + L_cls of pictures + L_rec, each times its λ                       (Eq. 8)
         with frozen(self.critic), frozen(self.classifiers):
-            own, others = read_codes(self.classifiers, codes)
+            read, others = read_codes(self.classifiers, codes)
             of_mixed = {name: classify(mixed) for name, classify in self.classifiers.items()}
             losses = {
                 "adversarial": -config.adversarial_weight * self.critic(mixed).mean(),
                 "dis": config.disentanglement_weight * disentanglement_loss(others),
-                "cls_code": config.code_classification_weight * classification_loss(own, labels),
+                "cls_code": config.code_classification_weight * classification_loss(read, labels),
                 "cls_picture": config.picture_classification_weight * classification_loss(of_mixed, expected),
                 "rec": config.reconstruction_weight * F.l1_loss(again, image),  # E |x − D(E(x))|              (Eq. 2)
             }
@@ -494,6 +530,23 @@ class UniformPosterior(nn.Module):
         self.step += 1
         losses |= judged | {"c": c}
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _partners_codes(self, batch: Mapping[str, Tensor]) -> Codes:
+        """Of `partner_attributes`, the codes of the pictures' partners."""
+        if not self.config.partner_attributes:
+            return {}
+        if "partner" not in batch:
+            raise ValueError(f"partner_attributes need a batch with 'partner', got {', '.join(sorted(batch))}")
+        partner = checked(batch["partner"], self.config.image_size)
+        return {name: self.encoders[name](partner) for name in self.config.partner_attributes}
+
+    def _update_classifiers(self, image: Tensor, labels: Labels) -> Tensor:
+        """C: −log C_m(y_m | x) of real pictures with their true labels, and of nothing else; returns the loss."""
+        seen, dropout = jittered(image, self.config.classifier_jitter), self.config.classifier_dropout
+        logits = {name: classify(seen, dropout=dropout) for name, classify in self.classifiers.items()}
+        loss = classification_loss(logits, labels)
+        _update(self.optimizers["classifiers"], loss)
+        return loss.detach()
 
     def _code_reconstruction(self, mixed: Tensor, codes: Codes) -> Tensor:
         """E |E(x̃') − z'| (Huang et al. 2018, "latent reconstruction"). What reads x̃' is held still, and the goal z' too."""

@@ -46,7 +46,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from tutorial_lib.data.batched import InMemory
+from tutorial_lib.data.batched import BatchedDataset, InMemory
 from tutorial_lib.training import checkpoints
 from tutorial_lib.training.accumulation import Accumulation
 from tutorial_lib.training.distributed import average_gradients, broadcast, convert_batch_norm
@@ -161,6 +161,8 @@ def train(
     folder = Path(folder) if folder is not None else None
     snapshot = folder / "snapshot.safetensors" if folder is not None else None
     _check(data, run, snapshot, resume, accelerator.num_processes)
+    if isinstance(data, BatchedDataset):
+        data.prepare()  # before signals are listened for, so that Ctrl-C ends it, and before workers each do it
 
     method.to(device).train()
     if accelerator.num_processes > 1:

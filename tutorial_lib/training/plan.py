@@ -29,7 +29,7 @@ from torch.utils.flop_counter import flop_registry
 from tutorial_lib.layers import as_on_a_gpu
 from tutorial_lib.training.checkpoints import machine
 from tutorial_lib.training.loop import autocast, choose_precision, fuse
-from tutorial_lib.training.presets import PRESETS, Preset, build
+from tutorial_lib.training.presets import PRESETS, Preset, build, head_start
 
 aten = torch.ops.aten
 
@@ -206,7 +206,7 @@ def prepared(preset: Preset, device: torch.device) -> nn.Module:
     model = build(preset.method).to(device).train()
     fuse(model)
     if hasattr(model, "step"):
-        model.step.fill_(getattr(preset.method, "background_first", 0))
+        model.step.fill_(head_start(preset.method))
     return model
 
 
@@ -284,6 +284,7 @@ def plan(
         "method": method,
         "preset": name,
         "steps": preset.run.steps,
+        "head_start": head_start(preset.method),
         "batch_size": batch_size,
         "counted": {
             "parameters": parameters(model),
@@ -337,6 +338,8 @@ def table(found: dict[str, Any]) -> str:
     largest = sorted(counted["parameters"].items(), key=lambda item: -item[1])
     by_network = ", ".join(f"{name} {_number(n)}" for name, n in largest)
     each = counted["peak_a_picture"]
+    first = found["head_start"]
+    less = f"; the first {first:,} steps train a part of it only and take less" if first else ""
     rows = [
         (f"{found['method']}, preset {found['preset']}: {found['steps']:,} steps of {batch} pictures", None),
         ("counted", None),
@@ -351,7 +354,7 @@ def table(found: dict[str, Any]) -> str:
                    f"{_number(measured['step_flops'])}FLOP/s, {measured['utilisation']:.0%} of the matrix product's"),
         ("further pictures", f"{measured['share_of_more']:.0%} of the matrix product's FLOP/s"
                              if measured["share_of_more"] < 1 else "no time that can be measured"),
-        ("the run", f"{_time(3600 * measured['hours'])} on this device (extrapolated)"),
+        ("the run", f"{_time(3600 * measured['hours'])} on this device (extrapolated{less})"),
     ]  # fmt: skip
     if "extrapolated" in found:
         there = found["extrapolated"]
@@ -363,7 +366,7 @@ def table(found: dict[str, Any]) -> str:
             ("arithmetic", f"{_time(limits['arithmetic'])} a step at {share}"),
             ("traffic", f"{_time(limits['traffic'])} a step at the published bandwidth"),
             ("operations", f"{_time(limits['launches'])} a step at {1e6 * LAUNCH:.0f} µs each (assumed)"),
-            ("the run", f"at least {_time(3600 * there['hours'])}, limited by the {_LIMITS[there['limited_by']]}"),
+            ("the run", f"at least {_time(3600 * there['hours'])}, limited by the {_LIMITS[there['limited_by']]}{less}"),
             ("memory", "fits" if there["fits"] else "does not fit: train with --run.accumulate, or a smaller batch"),
         ]
     width = max(len(name) for name, text in rows if text is not None)

@@ -78,7 +78,8 @@ def read_snapshot(
     # `steps` may differ: a finished run can be made longer.
     now = {"method": method.name, **_prefixed("config", config_dict(method))}
     now |= _prefixed("run", {key: getattr(run, key) for key in ("seed", "batch_size", "ema_decay")})
-    then = {"method": state["method"], **_prefixed("config", state["config"]), **_prefixed("run", state["run"])}
+    then = {"method": state["method"], **_prefixed("config", defaults(method.config) | state["config"])}
+    then |= _prefixed("run", state["run"])
     described = state.get("data", {})  # older versions described less: what is not there is not known to be another
     now |= _prefixed("data", {key: data.get(key) for key in described})
     then |= _prefixed("data", described)
@@ -88,6 +89,12 @@ def read_snapshot(
     if state["step"] > run.steps:
         raise CheckpointError(f"{path} is of step {state['step']}, this run ends at step {run.steps}")
     return tensors, state
+
+
+def defaults(config: Any) -> dict[str, Any]:
+    """What a config's fields are if nobody says otherwise: a snapshot of an older version does not know the newer ones."""
+    known = {field.name: field.default for field in dataclasses.fields(config) if field.default is not dataclasses.MISSING}
+    return json.loads(json.dumps(known, default=dataclasses.asdict))
 
 
 def restore(path: Path, tensors: dict[str, Tensor], state: dict, method: nn.Module, averages: dict[str, nn.Module]) -> None:
