@@ -347,8 +347,9 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 class UniformPosterior(nn.Module):
     """The method's networks, optimisers and training step.
 
-    A batch needs `image` (B, 3, H, W) in [-1, 1] and a label (B,) under each attribute's name. After training no label is
-    needed: codes come from pictures, also of people and attributes that were never seen.
+    A batch needs `image` (B, 3, H, W) in [-1, 1], a label (B,) under each attribute's name and, with `partner_attributes`, the
+    partners as `partner`, like `image`. After training no label is needed: codes come from pictures, also of people and
+    attributes that were never seen.
 
     Where a method takes a *source* of a code, it may be pictures (anything `data.pictures.as_pictures` takes), what `encode`
     gives, or one attribute's codes (B, *code_shape): a mixture, a class mean. One picture goes with any number of others.

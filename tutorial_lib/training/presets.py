@@ -554,7 +554,7 @@ _UNIFORM = {
             # 0.77); a cross-cycle L1 and L1 of the classifiers' features, 1,000 steps (0.72, strength 0.37 instead of 0.46, on
             # 600); residual blocks that begin as the identity, 500 steps more (0.76 and 0.42, instead of 0.77 and 0.45).
             encoder_residual_blocks=3, layer_norm=True,
-            # These are means over the attributes; four times the published weight makes sums of them. At weight 1 the decoder
+            # The two of classification are means over four attributes; this makes sums of them. At weight 1 the decoder
             # draws what C calls the donor's expression in three mixed pictures of four.
             disentanglement_weight=4.0, code_classification_weight=4.0, picture_classification_weight=4.0,
             # With WGAN-GP and one update of each the critic told nothing apart (mixed pictures scored higher than real ones) at
@@ -595,7 +595,7 @@ _UNIFORM["laptop"] = replace(
 
 # Table III. The other row is `replace(config, disentanglement_weight=0.0)`. That table needs codes which keep the light where
 # nothing asks for it, and a loss that can get at all of it. In the statistic of `illumination_hopkins`, over expressions and
-# seed 0 unless it says otherwise, without the loss / with it (mixed lights score .50; the preset .77 to .83 / .60 to .64):
+# seed 0 unless it says otherwise, without the loss / with it (mixed lights score .50; the preset .77 to .86 / .59 to .66):
 #     16 numbers, gain 1, 3,000 steps, usual light, two seeds             .60 to .66 / .55 to .68: no light in the map
 #     7 numbers, gain 1, 400 steps, usual light                           expression 0.68 right: not learned yet
 #     8 numbers, batch-normalised, 400 steps, usual and harsh light       .52 to .63 / .48 to .64: expression takes all of them
