@@ -49,7 +49,7 @@ def test_two_lines_from_a_folder_of_pictures_to_mixnmatch_and_its_sliders(traine
         "name": "PhotoFolder", "length": 4, "size": 32, "split": "all", "augment": True, "scene": False, "partial": False,
     }  # fmt: skip
     model = checkpoints.load("runs/mixnmatch/model.safetensors", expect="mixnmatch")
-    panel = mixnmatch_panel(model, PhotoFolder("mine", size=32, augment=False).batch(range(4))["image"])
+    panel = mixnmatch_panel(model, PhotoFolder("mine", size=32).read(range(4)))
     assert panel.png.startswith(b"\x89PNG")
     # The second run went on from the first.
     codes = checkpoints.read_tensors(Path("runs/mixnmatch_code/model.safetensors"))[0]

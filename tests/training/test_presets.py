@@ -217,6 +217,21 @@ def test_data_sets_of_photographs_go_by_their_names():
     assert len(PHOTOS) == 12 and not PHOTOS.keys() & RENDERED.keys()
 
 
+def made_in(folder: str) -> tuple[str, str]:
+    """Method and preset whose training leaves its model in a folder of runs/, as `make checkpoints` names them."""
+    names = {method: (method, "laptop") for method in PRESETS} | {f"{m}_{preset}": (m, preset) for m, preset in ALL}
+    return names[folder]
+
+
+@pytest.mark.parametrize(("method", "preset"), [(m, p) for m, p in ALL if (PRESETS[m][p].start or "").startswith("runs/")])
+def test_what_a_stage_starts_from_has_the_networks_that_it_needs(method, preset):
+    chosen = PRESETS[method][preset]
+    maker, stage = made_in(Path(chosen.start).parent.name)
+    with torch.device("meta"):
+        model, before = build(chosen.method), build(PRESETS[maker][stage].method)
+    assert set(getattr(model, "needs", model.averaged)) <= {name for name, _ in before.named_children()}
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_checkpoints_are_of_the_laptop_presets(name):
     """Of the last stage they went through. What their cards do not know has its default."""

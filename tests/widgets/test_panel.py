@@ -6,7 +6,7 @@ from threading import Event, Thread
 import numpy as np
 import pytest
 import torch
-from ipywidgets import Button, Checkbox, FloatSlider, IntSlider, SelectionSlider, ToggleButton, ToggleButtons
+from ipywidgets import Button, Checkbox, FloatRangeSlider, FloatSlider, IntSlider, SelectionSlider, ToggleButton, ToggleButtons
 from PIL import Image
 
 from tutorial_lib.widgets import panel as panel_module
@@ -316,14 +316,19 @@ def test_a_click_on_a_real_picture_chooses_it_for_every_factor_that_has_a_choice
 
     factors = {
         "shape": {"shape": source(), "p": IntSlider(3, 0, 9, description="p")},
-        "light": {"light": source(), "also": source(), "strength": FloatSlider(1, min=0, max=2, description="strength")},
+        "light": {
+            "light": source(),
+            "also": source(),
+            "strength": FloatSlider(1, min=0, max=2, description="strength"),
+            "cuts": FloatRangeSlider(value=(1, 1), min=0, max=1, description="cuts"),
+        },
         "mask": {"cut": IntSlider(5, 0, 9, description="cut")},
     }
     black = np.zeros((8, 8, 3), np.uint8)
     panel = Panel(factors, lambda state: black, pictures=[black, black])
-    panel.set(p=4, cut=6, strength=0.5)
+    panel.set(p=4, cut=6, strength=0.5, cuts=(0.2, 0.7))
     panel.take_all(1)
-    assert panel.state == {"shape": 1, "p": 4, "light": 1, "also": 1, "strength": 1.0, "cut": 6}
+    assert panel.state == {"shape": 1, "p": 4, "light": 1, "also": 1, "strength": 1.0, "cuts": (1.0, 1.0), "cut": 6}
     with pytest.raises(ValueError, match="place must be 0 … 1, got 2"):
         panel.take_all(2)
 

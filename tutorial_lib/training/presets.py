@@ -584,7 +584,7 @@ _UNIFORM = {
 _UNIFORM["laptop"] = replace(
     # Such encoders found a way round: after 8,000 steps strength lay in the code of identity. Of 300 strangers a donor's
     # expression came with r = 0.07 alone, and with r = 0.53 if the identity came from the donor too. Drawing pictures again
-    # from codes of their partners closes it, if not quite: 0.32 after 2,000 steps, and 0.36 and 0.66 (of 600) at the end. The
+    # from codes of their partners brings part of it back: 0.25 and 0.59 at the end, of the same 300 (0.35 alone, of 2,000). The
     # price: what only the picture itself tells, its wall and where the head is, may now lie in the code of expression too.
     _UNIFORM["first"],
     method=replace(_UNIFORM["first"].method, classifiers_first=0, partner_attributes=("identity", "illumination", "gaze")),
@@ -627,7 +627,8 @@ _SHALLOW = {
 
 
 def _stargan(preset: str, **changes) -> Preset:
-    """Of no smaller size, on the same data; the label it gives is the expression, as in Table IV."""
+    """With the pictures' size and the critic of the same preset of the method that it is measured beside, and with a generator
+    that is no smaller; the label it gives is the expression, as in Table IV."""
     base = _UNIFORM[preset]
     names = ("image_size", "betas", "critic_widths", "gradient_penalty")
     same = {name: getattr(base.method, name) for name in names}
@@ -641,6 +642,7 @@ _STARGAN = {
     # beside: on forty people, with a decaying rate; on them again; and on the crowd.
     "first": replace(
         _stargan("laptop", widths=(20, 40, 80), learning_rate=2e-4),
+        start=None,
         data={"size": 64, "length": 50_000},
         run=RunSettings(steps=6000, batch_size=16, ema_decay=0.998, decay_from=0.67, log_every=50, snapshot_every=250),
     ),

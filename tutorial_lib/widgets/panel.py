@@ -120,8 +120,9 @@ class Panel:
     picture is called in a file name and to a screen reader.
 
     pictures: shown above the factors, under the letters A, B, C …, for a method that reads real pictures. A factor's first
-    control, if it is ToggleButtons, says which of them (0, 1, 2 …) it comes from; its FloatSliders say what is done to that.
-    upload(data) takes the bytes of an image file that the user brings, and returns the picture that takes the last one's place.
+    control, if it is ToggleButtons, says which of them (0, 1, 2 …) it comes from; its FloatSliders and FloatRangeSliders say
+    what is done to that. upload(data) takes the bytes of an image file that the user brings, and returns the picture that takes
+    the last one's place.
 
     `state`, `png` and `strip` (caption -> PNG bytes) are what the panel shows; `error` says why the last change
     could not be drawn ("" if it was) while the picture before it stays. Only the very first picture raises.
