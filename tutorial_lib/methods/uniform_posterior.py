@@ -495,7 +495,7 @@ class UniformPosterior(nn.Module):
         config = self.config
         image, labels = check_batch(config, batch)
         check_mixes(image)
-        if int(self.step) < config.classifiers_first:
+        if config.classifiers_first and int(self.step) < config.classifiers_first:  # reading the step makes a GPU wait
             self.step += 1
             return {"c": self._update_classifiers(image, labels)}
         codes = self._encode(image)
