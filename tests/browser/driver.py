@@ -156,9 +156,10 @@ def open_panel(lab: Lab, page, name: str) -> "PanelPage":
 class PanelPage:
     """The panel on a page. What it offers is found by looking, so that every method's panel can be used alike."""
 
-    def __init__(self, page, name: str = ""):
+    def __init__(self, page, name: str = "", within: str = ""):
+        """within: a selector of what the panel lies in, for a page that has several."""
         self.page, self.name = page, name
-        self.root = page.locator(".tl-panel").first
+        self.root = page.locator(f"{within} .tl-panel").first
         self.picture = self.root.locator(".tl-left .tl-picture").first
 
     def wait(self) -> None:

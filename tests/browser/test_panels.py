@@ -235,18 +235,21 @@ def test_upload(panel, tmp_path):
     Image.fromarray(photograph).save(tmp_path / "photograph.png")
     assert (tmp_path / "photograph.png").stat().st_size > 11 * 2**20  # more than Tornado takes in one message by itself
 
-    def upload(name: str) -> None:
+    def upload(name: str, button: str = ".tl-upload") -> None:
         with panel.page.expect_file_chooser() as chooser:
-            panel.root.locator(".tl-upload").click()
+            panel.root.locator(button).click()
         chooser.value.set_files(tmp_path / name)
         panel.settle()
 
     last = panel.thumbnails().last
     panel.thumbnails().nth(1).wait_for()
-    small, before = panel.file(last), panel.look()
-    upload("yours.jpg")
-    assert panel.error == "" and panel.file(last) != small
-    place = panel.thumbnails().count() - 1
+    small, before, place = panel.file(last), panel.look(), panel.thumbnails().count() - 1
+    panel.groups()[0].get_by_role("button").nth(place).click()
+    panel.settle()
+    assert "upload one first" in panel.error and panel.look() == before
+    panel.press("Undo")
+    upload("yours.jpg", ".tl-empty .tl-take")
+    assert panel.error == "" and panel.file(last) != small and not panel.root.locator(".tl-empty").count()
     for group in panel.groups():  # a model may well read one factor of noise as it is already
         button = group.get_by_role("button").nth(place)
         if button.is_enabled():

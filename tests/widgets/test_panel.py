@@ -217,6 +217,33 @@ def test_undo_takes_back_what_followed(panel):
     assert panel.state == first and not panel.controls["green"].disabled
 
 
+def test_the_uploads_place_is_empty_until_there_is_one():
+    grey = [np.full((8, 8, 3), 60 * i, np.uint8) for i in range(3)]
+    letters = ToggleButtons(options=[("A", 0), ("B", 1), ("C", 2)], value=0, description="from")
+    other = ToggleButtons(options=[("low", 1), ("high", 2)], value=2, description="range")  # its 2 is no picture
+
+    def upload(data):
+        grey[2] = np.full((8, 8, 3), len(data), np.uint8)
+        return grey[2]
+
+    panel = Panel(
+        {"x": {"from": letters}, "y": {"range": other}}, lambda state: grey[state["from"]], pictures=grey, upload=upload
+    )
+    tile, button = panel._tiles[-1], panel._tiles[-1].children[-1]
+    assert panel.error == "" and "tl-empty" in tile._dom_classes and button.tooltip == "upload a picture of your own"
+    panel.set(**{"from": 1})
+    button.click()  # the page opens a chooser
+    assert panel.error == "" and colour(panel) == [60, 60, 60]
+    panel.set(**{"from": 2})
+    assert panel.error == "ValueError: C is the place of a picture of yours: upload one first" and colour(panel) == [60, 60, 60]
+    panel.upload(b"seven__")
+    assert panel.error == "" and colour(panel) == [7, 7, 7]
+    assert "tl-empty" not in tile._dom_classes and button.tooltip == "take everything from picture C"
+    panel.reset()
+    button.click()
+    assert panel.state["from"] == 2 and panel.error == ""
+
+
 def test_undo_goes_behind_an_upload_that_changes_what_follows():
     read = {"follows": 1}
 

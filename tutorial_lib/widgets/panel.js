@@ -82,6 +82,7 @@
       const link = Object.assign(document.createElement("a"), { href: picture().src, download: `${name}.png` });
       link.click();
     }
+    if (target.closest(".tl-empty .tl-take")) panel.querySelector(".tl-upload")?.click();
     const button = target.closest(".tl-copy");
     if (button) copy(button);
   });

@@ -122,7 +122,8 @@ class Panel:
     pictures: shown above the factors, under the letters A, B, C …, for a method that reads real pictures. A factor's first
     control, if it is ToggleButtons, says which of them (0, 1, 2 …) it comes from; its FloatSliders and FloatRangeSliders say
     what is done to that. upload(data) takes the bytes of an image file that the user brings, and returns the picture that takes
-    the last one's place.
+    the last one's place. Until there is one that place is empty: the last of `pictures` is not shown, and choosing
+    it is one line of `error`.
 
     `state`, `png` and `strip` (caption -> PNG bytes) are what the panel shows; `error` says why the last change
     could not be drawn ("" if it was) while the picture before it stays. Only the very first picture raises.
@@ -166,6 +167,7 @@ class Panel:
         self._places = max([*choices, len(pictures), sources if sample else 0])  # in a row of pictures or buttons
         self._column = min(52, (_COLUMNS + _GAP) // max(1, self._places) - _GAP)
         self._accept, self.thumbnails = upload, [_image(png(picture, 64), self._column) for picture in pictures]
+        self._empty = upload is not None  # the upload's place
         self._spell, self.name = code, name
         self._seed = max(1, sources)
         self.sources = [sample(seed) for seed in range(sources)] if sample else []
@@ -319,6 +321,8 @@ class Panel:
             self._say(error)
             return
         self.thumbnails[-1].value = png(picture, 64)
+        self._empty = False
+        self._mark_empty()
         self._update(is_move=False)  # what is read off another picture is no move that could be taken back
 
     def _put(self, name: str, value) -> None:
@@ -353,10 +357,14 @@ class Panel:
 
     def _update(self, moved: widgets.Widget | None = None, *, is_move: bool = True) -> None:
         """Draw the state. moved: the control that the user has moved, if it was one; is_move: Undo can take this back."""
+        empty = self._empty_chosen()
         try:
-            self._follow_others()
+            if not empty:
+                self._follow_others()
             self._remember(moved, is_move)
             self._mark_sources()
+            if empty:
+                raise ValueError(f"{LETTERS[len(self.thumbnails) - 1]} is the place of a picture of yours: upload one first")
             pictures = self._pictures(self.state)
         except Exception as error:  # whatever a method raises must not end the panel
             self._say(error)
@@ -409,6 +417,18 @@ class Panel:
         what = (str(error).splitlines() or [""])[0]
         self.error = "" if error is None else f"{type(error).__name__}: {what}"
         self._line.value = f'<span role="alert">{html.escape(self.error)}</span>' if self.error else ""
+
+    def _empty_chosen(self) -> bool:
+        """Whether anything is to come from the upload's place while that is empty."""
+        last = (LETTERS[len(self.thumbnails) - 1], len(self.thumbnails) - 1)
+        toggles = (control for control in self.controls.values() if isinstance(control, widgets.ToggleButtons))
+        return self._empty and any(last in control.options and control.value == last[1] for control in toggles)
+
+    def _mark_empty(self) -> None:
+        """The upload's tile as it is: empty, and then a click uploads, or not."""
+        tile, letter = self._tiles[-1], LETTERS[len(self._tiles) - 1]
+        (tile.add_class if self._empty else tile.remove_class)("tl-empty")
+        tile.children[-1].tooltip = "upload a picture of your own" if self._empty else f"take everything from picture {letter}"
 
     def _follow_others(self) -> None:
         followers = self._follow(self.state)
@@ -483,13 +503,15 @@ class Panel:
             chooser.observe(lambda change: [self.upload(bytes(file.content)) for file in change.new], "value")
             name = widgets.VBox([name.remove_class("tl-name"), chooser.add_class("tl-upload")]).add_class("tl-name")
         pairs = zip(captions, self.thumbnails, strict=True)
-        tiles = [self._taking(i, _tile(image, caption)) for i, (caption, image) in enumerate(pairs)]
-        return widgets.HBox([name, self._row(tiles)]).add_class("tl-head")
+        self._tiles = [self._taking(i, _tile(image, caption)) for i, (caption, image) in enumerate(pairs)]
+        if self._empty:
+            self._mark_empty()
+        return widgets.HBox([name, self._row(self._tiles)]).add_class("tl-head")
 
     def _taking(self, place: int, tile: widgets.Widget) -> widgets.Widget:
         """A tile whose picture is a button: a click takes everything from it."""
         button = widgets.Button(tooltip=f"take everything from picture {LETTERS[place]}").add_class("tl-take")
-        button.on_click(lambda _: self.take_all(place))
+        button.on_click(lambda _: None if "tl-empty" in tile._dom_classes else self.take_all(place))
         tile.children += (button,)
         return tile
 
