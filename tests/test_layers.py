@@ -57,17 +57,18 @@ class Coded(nn.Module):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize(
     ("make", "folds"),
     [(lambda: same_block(6, 5), 1), (lambda: ResidualBlock(6), 2), (lambda: up_block(6, 5), 0), (lambda: Coded(True), 1),
      (lambda: Coded(False), 0), (lambda: nn.Sequential(same_block(6, 5), ResidualBlock(5), Conv(5, 3, 3, padding=1)), 3)],
 )  # fmt: skip
-def test_what_is_drawn_is_what_is_computed_with_gradients(make, folds, dtype, monkeypatch):
+def test_what_is_drawn_is_what_is_computed_with_gradients(make, folds, n, dtype, monkeypatch):
     """folds: how many norms are taken into the weights."""
     torch.manual_seed(0)
     folded = mock.Mock(wraps=layers._folded)
     monkeypatch.setattr(layers, "_folded", folded)
-    block, x = make(), torch.randn(2, 6, 64, 65)
+    block, x = make(), torch.randn(n, 6, 64, 65)
     for norm in block.modules():
         if isinstance(norm, nn.BatchNorm2d):
             for values, low, high in (
@@ -85,6 +86,15 @@ def test_what_is_drawn_is_what_is_computed_with_gradients(make, folds, dtype, mo
     assert expected.requires_grad and not drawn.requires_grad and folded.call_count == folds
     tolerance = {} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.05}
     torch.testing.assert_close(drawn, expected.detach(), **tolerance)
+
+
+def test_one_picture_is_drawn_with_each_of_several_codes():
+    torch.manual_seed(0)
+    block, x = Coded(True).eval(), torch.randn(1, 6, 64, 64)
+    block.norm.running_mean.normal_()
+    expected = block.conv.norm_glu(x, block.code, block.norm)
+    with torch.no_grad():
+        torch.testing.assert_close(block.conv.norm_glu(x, block.code, block.norm), expected.detach())
 
 
 @pytest.mark.parametrize("make", [lambda: same_block(6, 5), lambda: ResidualBlock(6), lambda: Coded(True)])

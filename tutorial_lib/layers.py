@@ -230,9 +230,19 @@ class CodeConv(nn.Module):
         if not (self.exact and min(features.shape[2:]) >= 3 and quick_to_draw(self, features)) or norm.training:
             return norm_glu(self(features, code), norm)
         weight, bias = _folded(self.weight, norm)
-        own = F.conv2d(channels_last(features), weight[:, : self.channels], padding=1)
-        share = self._share(code.to(features.dtype)[:, :, None, None], weight, bias).permute(0, 2, 3, 1).contiguous()
-        return _glu_last(own + stretch(share, *features.shape[-2:], first=1).permute(0, 3, 1, 2))
+        share, own = self._share(code.to(features.dtype)[:, :, None, None], weight, bias), weight[:, : self.channels]
+        features = channels_last(features)
+        if (len(features), len(code)) != (1, 1):
+            wide = stretch(share.permute(0, 2, 3, 1).contiguous(), *features.shape[-2:], first=1)
+            return _glu_last(F.conv2d(features, own, padding=1) + wide.permute(0, 3, 1, 2))
+        # Of one picture the share inside is a bias, and only the border differs from it.
+        inside = share[0, :, 1, 1]
+        y, border = F.conv2d(features, own, inside, padding=1), share[0] - inside[:, None, None]
+        for row in (0, -1):
+            y[0, :, row] += stretch(border, 3, y.shape[3], first=1)[:, row]
+        for column in (0, -1):
+            y[0, :, 1:-1, column] += border[:, 1, column, None]
+        return _glu_last(y)
 
 
 class UNet(nn.Module):

@@ -26,7 +26,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.pictures import as_pictures
-from tutorial_lib.layers import ResidualBlock, UNet, conv3x3, frozen, orthogonal_init, same_block, up_block
+from tutorial_lib.layers import (
+    ResidualBlock,
+    UNet,
+    channels_last,
+    conv3x3,
+    frozen,
+    orthogonal_init,
+    quick_to_draw,
+    same_block,
+    up_block,
+)
 from tutorial_lib.methods.finegan import (
     CodeBlock,
     JudgeConfig,
@@ -351,7 +361,8 @@ class GlobalPhi(Phi):
         for up in self.up:
             scales.append(up(scales[-1]))
         *_, coarse, middle, feature = scales
-        return feature, torch.cat([feature, self.middle(middle), self.coarse(coarse)], 1)  # (B, 16 + 16 + 32, H, W)
+        joined = torch.cat([feature, self.middle(middle), self.coarse(coarse)], 1)  # (B, 16 + 16 + 32, H, W)
+        return feature, channels_last(joined) if quick_to_draw(self, joined) else joined  # three heads stand on them
 
 
 class CodedHead(nn.Module):
