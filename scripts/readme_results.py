@@ -228,6 +228,12 @@ def attributes() -> str:
     rows += [
         ("results with the donor's identity, illumination, gaze", swaps, "", "–"),
         (
+            "distance (L1, of 2) from a result with the donor's expression to the true picture",
+            f"{f['l1.expression']:.3f}",
+            "",
+            "–",
+        ),
+        (
             "its classifier, from real pictures: expressions of people it knows, of strangers",
             f"{f['classifier.known']:.2f}, {f['classifier.strangers']:.2f}",
             "",

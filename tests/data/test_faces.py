@@ -403,7 +403,7 @@ def test_factor_that_does_not_exist_is_named(scene, factor, value):
         render(scene.replace(**{factor: torch.full_like(getattr(scene, factor), value)}))
 
 
-def test_partner_is_another_picture_of_the_person_in_the_same_light_and_with_the_same_gaze():
+def test_partner_is_another_picture_of_the_person_in_the_same_light_and_with_the_same_gaze_and_frame_a_moment_later():
     data = PaperFaces(size=32, length=40, seed=3, identities="many", partner=True)
     alone, scenes = PaperFaces(size=32, length=40, seed=3, identities="many"), data.scenes(range(40))
     batch = data.batch(range(40))
@@ -412,4 +412,7 @@ def test_partner_is_another_picture_of_the_person_in_the_same_light_and_with_the
     kept = {name: getattr(scenes, name) for name in ("identity", "illumination", "gaze")}
     assert torch.equal(batch["partner"], render(other.replace(**kept), 32)["image"])
     assert not torch.equal(other.expression, scenes.expression) and not torch.equal(other.nuisance, scenes.nuisance)
-    assert torch.equal(batch["partner"][[7, 3]], data.batch([7, 3])["partner"])
+    later = scenes.replace(expression=other.expression, strength=other.strength)
+    assert torch.equal(batch["frame"], render(later, 32)["image"])
+    for name in ("partner", "frame"):
+        assert torch.equal(batch[name][[7, 3]], data.batch([7, 3])[name])

@@ -11,6 +11,7 @@ from scipy import stats
 from torch import nn
 
 from tutorial_lib.data.faces import PaperFaces
+from tutorial_lib.methods import uniform_posterior
 from tutorial_lib.methods.uniform_posterior import (
     REST,
     AttributeConfig,
@@ -20,6 +21,7 @@ from tutorial_lib.methods.uniform_posterior import (
     ShallowModel,
     UniformPosterior,
     UniformPosteriorConfig,
+    augmented,
     classification_loss,
     disentanglement_loss,
     jittered,
@@ -142,6 +144,7 @@ def test_instance_norm_takes_from_each_channel_how_much_of_it_there_is_and_layer
         ({"code_reconstruction_weight": -1.0}, "code_reconstruction_weight must not be negative, got -1.0"),
         ({"encoder_residual_blocks": -1}, "encoder_residual_blocks must not be negative, got -1"),
         ({"classifiers_first": -1}, "classifiers_first must not be negative, got -1"),
+        ({"augmentation": 1.0}, r"augmentation must lie in \[0, 1\), got 1.0"),
         ({"partner_attributes": ("gaze", "age")}, "partner_attributes must be among the attributes, got age"),
         ({"classifier_dropout": 1.0}, r"classifier_dropout must lie in \[0, 1\), got 1.0"),
         ({"classifier_jitter": -0.1}, r"classifier_jitter must lie in \[0, 1\), got -0.1"),
@@ -348,6 +351,48 @@ def test_a_picture_is_drawn_again_from_its_partners_codes_where_these_are_asked_
     assert float(losses["rec"]) == pytest.approx(10 * float((again - batch["image"]).abs().mean()), rel=1e-4)
     plain = make().training_step(batch)
     assert losses["cls_code"] == plain["cls_code"] and losses["dis"] == plain["dis"]  # codes are judged that are the picture's
+
+
+def test_the_rest_is_that_of_another_frame_and_what_is_its_own_is_read_from_a_changed_picture(batch, monkeypatch):
+    model = make(partner_attributes=("identity", "gaze"), rest_of_frame=True, augmentation=0.4)
+    partner, frame, changed = (PaperFaces(size=32, length=8, seed=seed).batch(range(8))["image"] for seed in (1, 2, 3))
+    with pytest.raises(ValueError, match="rest_of_frame needs a batch with 'frame', got expression, .*, partner"):
+        model.training_step(batch | {"partner": partner})
+    monkeypatch.setattr(uniform_posterior, "augmented", lambda images, amount: changed if amount == 0.4 else None)
+    sources = {"rest": frame, "identity": partner, "gaze": partner, "expression": changed, "illumination": changed}
+    with torch.no_grad():
+        again = model.decode({name: model.encode(source)[name] for name, source in sources.items()})
+    losses = model.training_step(batch | {"partner": partner, "frame": frame})
+    assert float(losses["rec"]) == pytest.approx(10 * float((again - batch["image"]).abs().mean()), rel=1e-4)
+    plain = make().training_step(batch)
+    assert losses["cls_code"] == plain["cls_code"] and losses["dis"] == plain["dis"]  # codes are judged that are the picture's
+
+
+def test_changed_pictures_alone_take_the_place_of_all_but_the_rest(batch, monkeypatch):
+    model = make(augmentation=0.2)
+    changed = PaperFaces(size=32, length=8, seed=3).batch(range(8))["image"]
+    monkeypatch.setattr(uniform_posterior, "augmented", lambda images, amount: changed)
+    with torch.no_grad():
+        again = model.decode(model.encode(changed) | {"rest": model.encode(batch["image"])["rest"]})
+    losses = model.training_step(batch)
+    assert float(losses["rec"]) == pytest.approx(10 * float((again - batch["image"]).abs().mean()), rel=1e-4)
+
+
+def test_augmented_pictures_have_other_colours_and_lie_elsewhere():
+    torch.manual_seed(0)
+    grey = torch.full((400, 3, 32, 32), 0.5)
+    changed = augmented(grey, 0.4)
+    inside = changed[:, :, 14:18, 14:18]
+    assert (inside - inside[:, :, :1, :1]).abs().max() < 1e-5  # of one colour still
+    colour = inside[..., 0, 0]
+    assert colour.min() < 0 and colour.max() > 1 and (colour.max(1).values - colour.min(1).values).min() > 0
+    dot = torch.full((400, 3, 32, 32), 1.0)
+    dot[:, :, 15:17, 9:11] = -1.0  # 6 pixels left of the middle
+    lowest = augmented(dot, 0.4).mean(1).flatten(1).argmin(1)
+    row, column = lowest // 32 - 15.5, lowest % 32 - 15.5
+    assert row.abs().max() <= 4 and len(row.unique()) > 4  # moved, turned and scaled by a little
+    assert ((column.abs() - 6).abs() <= 3).all() and 120 < int((column > 0).sum()) < 280  # and half of them mirrored
+    assert torch.equal(augmented(grey[:1], 0.0), grey[:1])
 
 
 def test_one_picture_alone_cannot_be_mixed(batch):

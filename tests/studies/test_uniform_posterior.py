@@ -21,7 +21,8 @@ KEYS = {
     "hopkins.codes.without", "hopkins.codes.with.worst", "hopkins.codes.without.worst", "entropy.expression_from_identity",
     "entropy.identity_from_expression", "own.accuracy", "synthesis.accuracy", "fid", "stargan.fid", "stargan.accuracy",
     "intensity", "stargan.intensity", "identity.kept", "probe.leak", "label.accuracy", "label.fid",
-    "swap.identity", "swap.expression", "swap.illumination", "swap.gaze", "classifier.known", "classifier.strangers",
+    "swap.identity", "swap.expression", "swap.illumination", "swap.gaze", "l1.again", "l1.identity", "l1.expression",
+    "l1.illumination", "l1.gaze", "classifier.known", "classifier.strangers",
 }  # fmt: skip
 
 
@@ -292,6 +293,28 @@ def test_single_swaps_tell_which_attributes_came_from_the_donor():
     batches = list(study.pairs(64, 60))
     alike = sum(int((target["illumination"] == donor["illumination"]).sum()) for target, donor in batches) / 60
     assert shares["swap.illumination"] == pytest.approx(alike, abs=0.02)
+
+
+def test_errors_are_distances_to_the_picture_that_should_have_come_out():
+    names = ("identity", "expression", "gaze")
+    model = SimpleNamespace(
+        config=SimpleNamespace(image_size=32), classifiers=dict.fromkeys(names),
+        encode=lambda image: dict.fromkeys(("rest", *names), image), decode=lambda codes: codes["gaze"],
+    )  # fmt: skip
+    found = study.errors(model, 120)
+    assert found.keys() == {"l1.again", *(f"l1.{name}" for name in names)} and found["l1.again"] == 0
+    faces = PaperFaces(32, length=240, seed=study.SEED + 3, identities="held_out")
+    target, donor = faces.scenes(range(120)), faces.scenes(range(120, 240))
+    target = target.replace(expression=torch.zeros(120, dtype=torch.int64))
+    true = {
+        "identity": target.replace(identity=donor.identity),
+        "expression": target.replace(expression=donor.expression, strength=donor.strength),
+        "gaze": target.replace(gaze=donor.gaze),
+    }
+    for name, scene in true.items():
+        drawn = donor if name == "gaze" else target
+        expected = (render(drawn, 32)["image"] - render(scene, 32)["image"]).abs().mean()
+        assert found[f"l1.{name}"] == pytest.approx(float(expected), rel=1e-4)
 
 
 class Unchanged(Truth):

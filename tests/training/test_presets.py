@@ -115,7 +115,8 @@ OF_PHOTOGRAPHS = [name for name in PRESETS if name not in ("oracle", "face_oracl
 def test_photographs_bring_their_attributes():
     found = {layout: on_photos("uniform_posterior", "paper", layout).method.attributes for layout in ("rafd", "facescrub")}
     assert found == {"rafd": (("identity", 59), ("expression", 8), ("gaze", 3)), "facescrub": (("identity", 530),)}
-    assert on_photos("uniform_posterior", "laptop", "rafd").method.partner_attributes == ()  # no photograph comes with one
+    laptop = on_photos("uniform_posterior", "laptop", "rafd").method  # no photograph comes with a partner, or another frame
+    assert (laptop.partner_attributes, laptop.rest_of_frame, laptop.augmentation) == ((), False, 0.0)
     assert on_photos("uniform_posterior_shallow", "smoke", "multipie").method.attributes == (
         ("expression", 4),
         ("illumination", 19),

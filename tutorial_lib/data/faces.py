@@ -156,9 +156,9 @@ class PaperFaces(BatchedDataset):
     An item is a dict; a batch has the same names with a leading axis B: image (3, size, size) float in [-1, 1]; identity,
     expression, illumination, gaze int64; strength float in [0, 1], of no effect where the expression is neutral; nuisance (4,)
     float in [-1, 1], in the order of `NUISANCE`. identities and weakest: see `sample_scene`; contrast: see `render`. anonymous:
-    the held-out people come without a name, identity -1, as pictures do whose label is unknown. partner: with each picture, as
-    "partner", comes another one of the person, in the same light and looking the same way; its expression, place and wall are
-    drawn anew.
+    the held-out people come without a name, identity -1, as pictures do whose label is unknown. partner: with each picture come
+    two more of the person, in the same light and looking the same way, in the same expression as each other: "partner", in
+    another place and before another wall, and "frame", as if a moment later.
     """
 
     def __init__(
@@ -199,7 +199,9 @@ class PaperFaces(BatchedDataset):
         if self.partner:
             other = self._drawn(torch.as_tensor(list(indices), dtype=torch.int64) + self.length)  # of no picture of this set
             kept = {name: getattr(scenes, name) for name in ("identity", "illumination", "gaze")}
-            batch["partner"] = render(other.replace(**kept), self.size, self.contrast)["image"]
+            later = scenes.replace(expression=other.expression, strength=other.strength)
+            for name, scene in (("partner", other.replace(**kept)), ("frame", later)):
+                batch[name] = render(scene, self.size, self.contrast)["image"]
         if self.anonymous:
             batch["identity"] = torch.where(batch["identity"] < TRAINING, batch["identity"], -1)
         return batch

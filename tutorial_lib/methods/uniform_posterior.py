@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.layers import UpConv, add_spectral_norm, frozen, gradient_penalty
-from tutorial_lib.methods.finegan import checked, critic_loss
+from tutorial_lib.methods.finegan import checked, critic_loss, moved
 
 REST = "rest"  # the name of z_0 among the codes
 
@@ -86,6 +86,11 @@ class UniformPosteriorConfig(AttributeConfig):
     # An encoder that sees all of a face can hide in one code what two pictures of one label differ by, such as the strength of
     # an expression in that of identity, where no classifier reads it.
     partner_attributes: tuple[str, ...] = ()
+    # Likewise for the rest: its code is that of another frame, a picture that differs by the expression alone ...
+    rest_of_frame: bool = False
+    # ... and codes of the attributes that no partner shares are read from the picture changed by this much (see `augmented`):
+    # moved, perhaps mirrored, and in other colours. Where things are, and what colour they have, is then best read elsewhere.
+    augmentation: float = 0.0
     code_reconstruction_weight: float = 0.0  # of L1 between a mixed picture's codes and those it was drawn from
     classifiers_first: int = 0  # steps in which only the classifiers are trained, which need no one else
     # What keeps classifiers from learning people by heart: the share of features that they do without in each update, and by
@@ -114,7 +119,7 @@ class UniformPosteriorConfig(AttributeConfig):
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if unknown := sorted(set(self.partner_attributes) - dict(self.attributes).keys()):
             raise ValueError(f"partner_attributes must be among the attributes, got {', '.join(unknown)}")
-        for name in ("classifier_dropout", "classifier_jitter"):
+        for name in ("classifier_dropout", "classifier_jitter", "augmentation"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         entry = (self.classifier_widths[-1], *[self.image_size >> len(self.classifier_widths)] * 2)
@@ -287,12 +292,26 @@ def check_mixes(values: Tensor) -> None:
         raise ValueError("mixing takes at least 2 pictures on each process and in each part of a batch, and 8 do better; got 1")
 
 
-def jittered(images: Tensor, jitter: float) -> Tensor:
-    """Each picture (B, 3, H, W) times 1 ± jitter, plus ± jitter: its contrast and brightness changed at random."""
+def jittered(images: Tensor, jitter: float, channels: int = 1) -> Tensor:
+    """Each picture (B, 3, H, W) times 1 ± jitter, plus ± jitter: its contrast and brightness changed at random.
+
+    channels: 3 changes those of each channel on their own, and so the colours.
+    """
     if not jitter:
         return images
-    scale, shift = (jitter * (2 * torch.rand(len(images), 1, 1, 1, device=images.device) - 1) for _ in range(2))
+    scale, shift = (jitter * (2 * torch.rand(len(images), channels, 1, 1, device=images.device) - 1) for _ in range(2))
     return images * (1 + scale) + shift
+
+
+def augmented(images: Tensor, amount: float) -> Tensor:
+    """Pictures (B, 3, H, W) with other colours, moved and perhaps mirrored, at random.
+
+    amount: 0.4 changes each channel as `jittered` does, turns by up to 11 degrees, shifts by up to a twentieth of a picture's
+    width, and scales by up to 10 %. 0 changes nothing.
+    """
+    if not amount:
+        return images
+    return moved(jittered(images, amount, channels=3), turn=amount / 2, shift=amount / 4, zoom=amount / 4)
 
 
 def wasserstein_loss(critic: nn.Module, real: Tensor, fake: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
@@ -347,9 +366,9 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 class UniformPosterior(nn.Module):
     """The method's networks, optimisers and training step.
 
-    A batch needs `image` (B, 3, H, W) in [-1, 1], a label (B,) under each attribute's name and, with `partner_attributes`, the
-    partners as `partner`, like `image`. After training no label is needed: codes come from pictures, also of people and
-    attributes that were never seen.
+    A batch needs `image` (B, 3, H, W) in [-1, 1] and a label (B,) under each attribute's name; and, like `image`, the partners
+    as `partner` with `partner_attributes`, and the other frames as `frame` with `rest_of_frame`. After training no label is
+    needed: codes come from pictures, also of people and attributes that were never seen.
 
     Where a method takes a *source* of a code, it may be pictures (anything `data.pictures.as_pictures` takes), what `encode`
     gives, or one attribute's codes (B, *code_shape): a mixture, a class mean. One picture goes with any number of others.
@@ -500,7 +519,7 @@ class UniformPosterior(nn.Module):
             return {"c": self._update_classifiers(image, labels)}
         codes = self._encode(image)
         shuffled, expected = shuffle(codes, labels)
-        own = codes | self._partners_codes(batch)
+        own = codes | self._codes_again(image, batch)
         both = {name: torch.cat([own[name], shuffled[name]]) for name in codes}
         again, mixed = self.decode(both).float().chunk(2)  # D(E(x)) and x̃'
 
@@ -532,14 +551,25 @@ class UniformPosterior(nn.Module):
         losses |= judged | {"c": c}
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _partners_codes(self, batch: Mapping[str, Tensor]) -> Codes:
-        """Of `partner_attributes`, the codes of the pictures' partners."""
-        if not self.config.partner_attributes:
-            return {}
-        if "partner" not in batch:
-            raise ValueError(f"partner_attributes need a batch with 'partner', got {', '.join(sorted(batch))}")
-        partner = checked(batch["partner"], self.config.image_size)
-        return {name: self.encoders[name](partner) for name in self.config.partner_attributes}
+    def _codes_again(self, image: Tensor, batch: Mapping[str, Tensor]) -> Codes:
+        """Those codes with which pictures are drawn again that are not simply their own."""
+        config, codes = self.config, {}
+        alone = [name for name in self.classifiers if name not in config.partner_attributes]
+        if config.augmentation and alone:
+            changed = augmented(image, config.augmentation)
+            codes |= {name: self.encoders[name](changed) for name in alone}
+        if config.partner_attributes:
+            partner = self._other(batch, "partner", "partner_attributes need")
+            codes |= {name: self.encoders[name](partner) for name in config.partner_attributes}
+        if config.rest_of_frame:
+            codes[REST] = self.encoders[REST](self._other(batch, "frame", "rest_of_frame needs"))
+        return codes
+
+    def _other(self, batch: Mapping[str, Tensor], name: str, asked: str) -> Tensor:
+        """Pictures that come with the batch's own."""
+        if name not in batch:
+            raise ValueError(f"{asked} a batch with {name!r}, got {', '.join(sorted(batch))}")
+        return checked(batch[name], self.config.image_size)
 
     def _update_classifiers(self, image: Tensor, labels: Labels) -> Tensor:
         """C: −log C_m(y_m | x) of real pictures with their true labels, and of nothing else; returns the loss."""

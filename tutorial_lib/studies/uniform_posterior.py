@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tutorial_lib.data.batched import InMemory
-from tutorial_lib.data.faces import EXPRESSIONS, HELD_OUT, ILLUMINATIONS, PEOPLE, TRAINING, PaperFaces, render
+from tutorial_lib.data.faces import EXPRESSIONS, HELD_OUT, ILLUMINATIONS, PEOPLE, TRAINING, PaperFaces, Scene, render
 from tutorial_lib.methods.baselines import StarGAN
 from tutorial_lib.methods.uniform_posterior import ShallowModel, UniformPosterior
 from tutorial_lib.metrics.control import ControlMatrix
@@ -284,14 +284,20 @@ def probe_leak(matrix: ControlMatrix, classes: dict[str, int]) -> float:
 # ---- the full model: expression synthesis on people it has not seen -------------------------------------------------------
 
 
-def pairs(size: int, samples: int, batch_size: int = 100) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """Batches of held-out people: targets, who look neutral, and donors of an expression, drawn on their own."""
-    faces = PaperFaces(size, length=2 * samples, seed=SEED + 3, identities="held_out")
+def scene_pairs(samples: int, batch_size: int = 100) -> Iterator[tuple[Scene, Scene]]:
+    """Batches of scenes of held-out people: targets, who look neutral, and donors of an expression, drawn on their own."""
+    faces = PaperFaces(length=2 * samples, seed=SEED + 3, identities="held_out")
     for start in range(0, samples, batch_size):
         rows = range(start, min(start + batch_size, samples))
         target = faces.scenes(rows)
         target = target.replace(expression=torch.full_like(target.expression, NEUTRAL))
-        yield render(target, size), faces.batch([samples + i for i in rows])
+        yield target, faces.scenes([samples + i for i in rows])
+
+
+def pairs(size: int, samples: int, batch_size: int = 100) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """The pictures of `scene_pairs`, with their labels."""
+    for target, donor in scene_pairs(samples, batch_size):
+        yield render(target, size), render(donor, size)
 
 
 @dataclass
@@ -378,6 +384,26 @@ def single_swaps(model: UniformPosterior, oracle: FaceOracle, samples: int = 200
     return shares
 
 
+@torch.no_grad()
+def errors(model: UniformPosterior, samples: int = 2000) -> dict[str, float]:
+    """`l1.A`: held-out people get attribute A from held-out donors; mean |result − true picture|, which lies in [0, 2].
+
+    `l1.again`: the targets themselves, drawn again. A donor's expression comes with its strength.
+    """
+    size, means = model.config.image_size, dict.fromkeys(("l1.again", *(f"l1.{name}" for name in model.classifiers)), 0.0)
+    for target, donor in scene_pairs(samples):
+        codes, given = (model.encode(render(scene, size)["image"]) for scene in (target, donor))
+        drawn = {"again": (codes, target)}
+        for name in model.classifiers:
+            factors = (name, "strength") if name == "expression" else (name,)
+            true = target.replace(**{factor: getattr(donor, factor) for factor in factors})
+            drawn[name] = codes | {name: given[name]}, true
+        for name, (mixed, true) in drawn.items():
+            off = (model.decode(mixed).float() - render(true, size)["image"]).abs().mean((1, 2, 3))
+            means[f"l1.{name}"] += float(off.sum()) / samples
+    return means
+
+
 def evaluate(method: UniformPosterior, card: dict | None = None, *, samples: int = 2000) -> dict[str, float]:
     """All figures of the method on PaperFaces, by name; those of Table III are of the runs that `ablate` stored, if it did."""
     oracle, stargan = load("face_oracle"), load("stargan")
@@ -387,7 +413,8 @@ def evaluate(method: UniformPosterior, card: dict | None = None, *, samples: int
     features = extract(lambda x: oracle.read(x).activations, (batch["image"] for batch in real.stream(100)))
     ours, theirs = (synthesise(model, oracle, samples) for model in (method, stargan))
     by_label = synthesise(method, oracle, samples, means=mean_expressions(method))
-    figures = hopkins_figures(stored_runs()) | single_swaps(method, oracle, samples) | recognition(method, samples)
+    figures = hopkins_figures(stored_runs()) | single_swaps(method, oracle, samples) | errors(method, samples)
+    figures |= recognition(method, samples)
     return figures | {
         "entropy.expression_from_identity": said["entropy.expression_from_identity"],
         "entropy.identity_from_expression": said["entropy.identity_from_expression"],

@@ -167,7 +167,7 @@ class Panel:
         self._places = max([*choices, len(pictures), sources if sample else 0])  # in a row of pictures or buttons
         self._column = min(52, (_COLUMNS + _GAP) // max(1, self._places) - _GAP)
         self._accept, self.thumbnails = upload, [_image(png(picture, 64), self._column) for picture in pictures]
-        self._empty = upload is not None  # the upload's place
+        self._empty = self.takes_uploads  # the upload's place
         self._spell, self.name = code, name
         self._seed = max(1, sources)
         self.sources = [sample(seed) for seed in range(sources)] if sample else []
@@ -230,6 +230,11 @@ class Panel:
         if self._spell is None:
             raise ValueError("this panel has no `code`")
         return self._spell(self.state)
+
+    @property
+    def takes_uploads(self) -> bool:
+        """Whether `upload` has a place for a picture of the user's own."""
+        return self._accept is not None
 
     def save(self, path: str | Path) -> Path:
         """Write the picture as a PNG file of the size it was drawn in; returns its path. The button lets the browser do it."""
@@ -313,7 +318,7 @@ class Panel:
     @_one_at_a_time
     def upload(self, data: bytes) -> None:
         """Put a picture of the user's own in the last one's place. What is no picture is one line of `error`."""
-        if self._accept is None:
+        if not self.takes_uploads:
             raise ValueError("this panel takes no uploads")
         try:
             picture = self._accept(data)
@@ -495,7 +500,7 @@ class Panel:
 
     def _pictures_row(self) -> widgets.Widget:
         captions, name = list(LETTERS[: len(self.thumbnails)]), _name("pictures")
-        if self._accept is not None:
+        if self.takes_uploads:
             captions[-1] = "yours"
             chooser = widgets.FileUpload(
                 accept="image/*", description="Upload", tooltip="a picture of your own, in the last place"
