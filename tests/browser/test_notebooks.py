@@ -1,6 +1,6 @@
 """A notebook as it lies in the repository, run from top to bottom in a real browser: nbval never sees one.
 
-The first one in every run of the tests. All of them, which takes a quarter of an hour more: WHOLE_NOTEBOOKS=all.
+The first one in every run of the tests. All of them, which takes half an hour on one core: WHOLE_NOTEBOOKS=all.
 """
 
 import os
