@@ -122,8 +122,8 @@ class Panel:
     pictures: shown above the factors, under the letters A, B, C …, for a method that reads real pictures. A factor's first
     control, if it is ToggleButtons, says which of them (0, 1, 2 …) it comes from; its FloatSliders and FloatRangeSliders say
     what is done to that. upload(data) takes the bytes of an image file that the user brings, and returns the picture that takes
-    the last one's place. Until there is one that place is empty: the last of `pictures` is not shown, and choosing
-    it is one line of `error`.
+    the last one's place. Until there is one that place is empty: the last of `pictures` is not shown, and choosing it is one
+    line of `error`.
 
     `state`, `png` and `strip` (caption -> PNG bytes) are what the panel shows; `error` says why the last change
     could not be drawn ("" if it was) while the picture before it stays. Only the very first picture raises.
@@ -425,15 +425,17 @@ class Panel:
 
     def _empty_chosen(self) -> bool:
         """Whether anything is to come from the upload's place while that is empty."""
-        last = (LETTERS[len(self.thumbnails) - 1], len(self.thumbnails) - 1)
+        if not self._empty:
+            return False
+        last = len(self.thumbnails) - 1
         toggles = (control for control in self.controls.values() if isinstance(control, widgets.ToggleButtons))
-        return self._empty and any(last in control.options and control.value == last[1] for control in toggles)
+        return any((LETTERS[last], last) in control.options and control.value == last for control in toggles)
 
     def _mark_empty(self) -> None:
         """The upload's tile as it is: empty, and then a click uploads, or not."""
-        tile, letter = self._tiles[-1], LETTERS[len(self._tiles) - 1]
+        tile, place = self._tiles[-1], len(self._tiles) - 1
         (tile.add_class if self._empty else tile.remove_class)("tl-empty")
-        tile.children[-1].tooltip = "upload a picture of your own" if self._empty else f"take everything from picture {letter}"
+        tile.children[-1].tooltip = "upload a picture of your own" if self._empty else _taking_all(place)
 
     def _follow_others(self) -> None:
         followers = self._follow(self.state)
@@ -515,7 +517,7 @@ class Panel:
 
     def _taking(self, place: int, tile: widgets.Widget) -> widgets.Widget:
         """A tile whose picture is a button: a click takes everything from it."""
-        button = widgets.Button(tooltip=f"take everything from picture {LETTERS[place]}").add_class("tl-take")
+        button = widgets.Button(tooltip=_taking_all(place)).add_class("tl-take")
         button.on_click(lambda _: None if "tl-empty" in tile._dom_classes else self.take_all(place))
         tile.children += (button,)
         return tile
@@ -574,6 +576,10 @@ def _tile(image: widgets.Image, caption: str = "") -> widgets.Widget:
     width, image.layout.width = image.layout.width, "100%"
     text = [widgets.HTML(html.escape(caption))] if caption else []
     return widgets.VBox([image, *text], layout={"width": width}).add_class("tl-tile")
+
+
+def _taking_all(place: int) -> str:
+    return f"take everything from picture {LETTERS[place]}"
 
 
 def _name(text: str) -> widgets.Widget:
