@@ -23,7 +23,6 @@ SHORT = ["--run.steps", "3", "--run.batch-size", "2", "--run.snapshot-every", "3
 
 @pytest.fixture
 def command_line(monkeypatch, tmp_path):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
     monkeypatch.setenv("TUTORIAL_LIB_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return importlib.import_module("tutorial_lib.__main__").main

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -327,6 +328,13 @@ def real_penalty(score: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
         at = real.as_subclass(Tensor).detach().float().requires_grad_()
         (gradient,) = torch.autograd.grad(score(at), at, create_graph=True)
     return gradient.square().sum()
+
+
+def backward(loss: Tensor, **options: Any) -> None:
+    """`loss.backward(**options)`, outside of autocast: each layer's gradients have the type of its forward pass as it is, and
+    second derivatives, which a backward pass computes with layers of its own, stay in full precision."""
+    with torch.autocast(loss.device.type, enabled=False):
+        loss.backward(**options)
 
 
 @contextmanager

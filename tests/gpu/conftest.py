@@ -37,4 +37,10 @@ def device() -> torch.device:
 
 @pytest.fixture(autouse=True)
 def on_the_device(monkeypatch, device):
+    """Accelerate chooses its device once in a process: it is to choose anew for these tests, and anew for those after them."""
+    from accelerate.state import AcceleratorState
+
     monkeypatch.setenv("ACCELERATE_USE_CPU", "no" if device.type == "cuda" else "yes")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)

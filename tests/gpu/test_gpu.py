@@ -32,14 +32,32 @@ def smoke(name: str, **changes):
 @pytest.mark.parametrize("name", TRAINED)
 def test_smoke_preset_trains_in_bf16_and_channels_last(name, device):
     method, data, run = smoke(name, precision="bf16", channels_last=True)
-    before = {key: value.clone() for key, value in method.named_parameters() if value.requires_grad}
-    history = train(method, data, run, progress=False)
+    learning = {id(p) for each in method.optimizers.values() for group in each.param_groups for p in group["params"]}
+    before = {key: value.detach().clone() for key, value in method.named_parameters() if id(value) in learning}
+    devices = set()
+
+    def look(progress):
+        devices.update(parameter.device.type for parameter in progress.method.parameters())
+
+    history = train(method, data, run, progress=False, callbacks=[look])
     assert len(history.records) >= 1  # losses are finite, or it would have raised
+    assert devices == {device.type}
     after = dict(method.named_parameters())
-    assert all(value.device.type == device.type and value.dtype == torch.float32 for value in after.values())
-    assert sum(not torch.equal(value, after[key].cpu()) for key, value in before.items()) > 0.9 * len(before)
+    assert all(value.dtype == torch.float32 for value in after.values())
+    assert sum(not torch.equal(value, after[key]) for key, value in before.items()) > 0.9 * len(before)
     images = [value for value in after.values() if value.dim() == 4 and value.shape[1] > 1 and value.shape[2] > 1]
     assert all(value.is_contiguous(memory_format=torch.channels_last) for value in images)
+
+
+@pytest.mark.parametrize("name", ["finegan", "uniform_posterior", "gmvae"])
+def test_method_is_back_where_it_was_and_can_be_trained_on(name, device):
+    method, data, run = smoke(name)
+    for _ in range(2):
+        history = train(method, data, run, progress=False)
+        networks = (method, *history.averaged.values())
+        assert {value.device.type for network in networks for value in network.state_dict().values()} == {"cpu"}
+        optimizers = method.optimizers.values()
+        assert all(value.device.type == "cpu" for each in optimizers for of in each.state.values() for value in of.values())
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -114,7 +132,8 @@ def test_resumed_run_gives_the_weights_of_one_never_interrupted(device, tmp_path
     runs = {}
     for part, lengths in (("whole", (6,)), ("parts", (3, 6))):
         for steps in lengths:
-            method, data, run = smoke("finegan", steps=steps, precision="fp32")
+            # FineGAN's silhouettes, moved at random, come back in an order of sums that no setting fixes.
+            method, data, run = smoke("comgan", steps=steps, precision="fp32")
             train(method, data, run, tmp_path / part, resume=True, progress=False)
         runs[part] = method.state_dict()
     for key, value in runs["whole"].items():

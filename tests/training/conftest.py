@@ -11,11 +11,6 @@ sys.path.insert(0, str(Path(__file__).parent))  # toy_method, for the tests and 
 from toy_method import Pictures, Toy, ToyConfig
 
 
-@pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
-
-
 @pytest.fixture
 def make_toy():
     """A function that makes the same untrained Toy each time."""

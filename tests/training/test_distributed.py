@@ -17,8 +17,9 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import nn
 from toy_method import GivenCodes, Pictures, Plain, Toy, ToyConfig
-from two_processes import RUN, batch_norm, inputs, process
+from two_processes import RUN, batch_norm, cells, inputs, process
 
+from tutorial_lib.methods.finegan import critic_loss
 from tutorial_lib.training import checkpoints
 from tutorial_lib.training.distributed import CrossProcessBatchNorm, convert_batch_norm
 from tutorial_lib.training.loop import train
@@ -178,6 +179,17 @@ def test_batch_norm_across_processes_is_torch_batch_norm_of_the_whole_batch(two,
         torch.testing.assert_close(part["mean"], layer.running_mean, **close)
         torch.testing.assert_close(part["var"], layer.running_var, **close)
         assert part["batches"] == 1
+
+
+@pytest.mark.parametrize("name", ["few", "one", "none"])
+def test_cells_left_to_processes_unevenly_count_as_in_one_batch(two, name):
+    real, fake, weights = cells()[name]
+    real.requires_grad_()
+    loss = critic_loss(real, fake, True, weights)
+    loss.backward()
+    parts = [load_file(two / "cells" / f"{name}{rank}") for rank in (0, 1)]
+    torch.testing.assert_close(sum(part["loss"] for part in parts) / 2, loss.detach())
+    torch.testing.assert_close(torch.cat([part["gradient"] for part in parts]) / 2, real.grad)
 
 
 def test_converting_keeps_the_parameters_and_the_names():

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from toy_method import GivenCodes, Pictures, Plain, Toy, ToyConfig
 
+from tutorial_lib.methods.finegan import critic_loss
 from tutorial_lib.training.checkpoints import CheckpointError
 from tutorial_lib.training.distributed import convert_batch_norm
 from tutorial_lib.training.loop import RunSettings, train
@@ -22,7 +23,7 @@ def process(rank: int, folder: str, port: int) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "yes"}
-    for part in ("training", "resume", "parts", "apart", "norms", "finish"):
+    for part in ("training", "resume", "parts", "apart", "norms", "cells", "finish"):
         (Path(folder) / part).mkdir(exist_ok=True)
     run_training(Path(folder) / "training")
     run_resume(Path(folder) / "resume")
@@ -30,6 +31,7 @@ def process(rank: int, folder: str, port: int) -> None:
     run_parts(Path(folder) / "parts")
     run_apart(Path(folder) / "apart")
     run_batch_norm(Path(folder) / "norms")
+    run_cells(Path(folder) / "cells")
     run_finish(Path(folder) / "finish")
     torch.distributed.destroy_process_group()
 
@@ -132,3 +134,22 @@ def batch_norm(shape: tuple[int, ...]) -> nn.Module:
 def inputs(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(shape, generator=generator) * 3 + 100, torch.randn(shape, generator=generator)
+
+
+def run_cells(folder: Path) -> None:
+    """The background critic's loss of half a batch, and its gradient."""
+    rank = int(os.environ["RANK"])
+    for name, (real, fake, weights) in cells().items():
+        mine = real.chunk(2)[rank].clone().requires_grad_()
+        loss = critic_loss(mine, fake.chunk(2)[rank], True, weights.chunk(2)[rank])
+        loss.backward()
+        save_file({"loss": loss.detach(), "gradient": mine.grad}, folder / f"{name}{rank}")
+
+
+def cells() -> dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Logits of real and of fake pictures, and weights of the former: for the first process few remain, one, or none at all."""
+    generator = torch.Generator().manual_seed(2)
+    real, fake = torch.randn(2, 4, 3, 3, generator=generator)
+    few, one = torch.ones(4, 3, 3), torch.zeros(4, 3, 3)
+    few[:2, 1:], one[3, 2, 2] = 0, 1
+    return {"few": (real, fake, few), "one": (real, fake, one), "none": (real, fake, torch.zeros(4, 3, 3))}

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.pictures import as_pictures
-from tutorial_lib.layers import conv3x3, frozen, orthogonal_init
+from tutorial_lib.layers import backward, conv3x3, frozen, orthogonal_init
 from tutorial_lib.methods.finegan import JudgeConfig, ObjectDiscriminator, Stem, generator_loss, judge_loss
 from tutorial_lib.methods.gmvae import (
     Decoder,
@@ -134,7 +134,7 @@ class InfoGAN(nn.Module):
 
     def _update(self, name: str, loss: Tensor) -> None:
         self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
+        backward(loss)
         self.optimizers[name].step()
 
 
@@ -288,7 +288,7 @@ class StarGAN(nn.Module):
 
     def _update(self, name: str, loss: Tensor) -> None:
         self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
+        backward(loss)
         self.optimizers[name].step()
 
 
@@ -348,7 +348,8 @@ class CVAEGAN(nn.Module):
         """μ and σ (B, z_dim) of q(z|x, y); of a plain VAE q(z|x)."""
         if self.encoder is None:
             raise ValueError("a cgan has no encoder")
-        mu, log_variance = self.encoder(check_image(self.config, x), *self._code(label)).chunk(2, 1)
+        x = check_image(self.config, x).to(self.step.device)
+        mu, log_variance = self.encoder(x, *self._code(label)).chunk(2, 1)
         return mu, torch.exp(0.5 * log_variance)
 
     def decode(self, z: Tensor, label: Tensor) -> Tensor:
@@ -366,7 +367,7 @@ class CVAEGAN(nn.Module):
         return fill(x, hole, lambda seen: self.decode(self.encode(seen, label)[0], label))
 
     def _code(self, label: Tensor) -> tuple[Tensor, ...]:
-        return () if self.config.kind == "vae" else (one_hot(label, self.config.n_classes),)
+        return () if self.config.kind == "vae" else (one_hot(label.to(self.step.device), self.config.n_classes),)
 
     # ---- training
 
@@ -390,16 +391,16 @@ class CVAEGAN(nn.Module):
             fakes = self.discriminator(pictures.detach(), labels).chunk(len(codes))
             losses["d"] = config.adversarial_weight * discriminator_loss(self.discriminator(image, label), *fakes)
             self.optimizers["discriminator"].zero_grad(set_to_none=True)
-            losses["d"].backward()
+            backward(losses["d"])
             self.optimizers["discriminator"].step()
             losses["adversarial"] = decoder_loss(*self.discriminator(pictures, labels).chunk(len(codes)))
             weighted = config.adversarial_weight * losses["adversarial"]
-            weighted.backward(inputs=decoder, retain_graph=True)  # moves no encoder
+            backward(weighted, inputs=decoder, retain_graph=True)  # moves no encoder
         if self.encoder is not None:
             losses["rec"] = reconstruction_loss(pictures[: len(image)], image)
             losses["kl"] = kl_loss(mu, sigma).mean()
             loss = config.reconstruction_weight * losses["rec"] + config.kl_weight * losses["kl"]
-            loss.backward(inputs=[*self.encoder.parameters(), *decoder])
+            backward(loss, inputs=[*self.encoder.parameters(), *decoder])
         self.optimizers["autoencoder"].step()
         self.step += 1
         return {name: value.detach() for name, value in losses.items()}

@@ -29,6 +29,7 @@ from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.layers import (
     ResidualBlock,
     UNet,
+    backward,
     channels_last,
     conv3x3,
     frozen,
@@ -256,13 +257,13 @@ class ComGAN(nn.Module):
         fake.mask.retain_grad()
         with frozen(self.discriminator):
             g_loss = generator_loss(self.discriminator.judge(fake.image), config.judge_hinge)
-            g_loss.backward(retain_graph=config.binary_weight > 0)
+            backward(g_loss, retain_graph=config.binary_weight > 0)
         losses = {"d": d_loss.detach(), "g": g_loss.detach(), **gradient_watch(fake, self.generator), **mask_watch(fake)}
 
         # min over phi, M: beta L_binary
         if config.binary_weight:
             binary = config.binary_weight * binary_entropy(fake.mask)
-            binary.backward()
+            backward(binary)
             losses["binary"] = binary.detach()
         self.optimizers["generator"].step()
         self.step += 1
@@ -271,7 +272,7 @@ class ComGAN(nn.Module):
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    backward(loss)
     optimizer.step()
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tvf
@@ -29,6 +30,7 @@ from tutorial_lib.layers import (
     Conv,
     ResidualBlock,
     add_spectral_norm,
+    backward,
     conv3x3,
     frozen,
     leaky_relu,
@@ -434,16 +436,24 @@ def checked(image: Tensor, size: int) -> Tensor:
 
 
 def critic_loss(real: Tensor, fake: Tensor, hinge: bool, weights: Tensor | None = None) -> Tensor:
-    """A discriminator's loss from logits. `weights` (like `real`) leave real cells out; the mean is over what remains.
-
-    That mean is over the cells that remain in this process's share of the batch, as published: with several processes a share
-    with few of them counts as much as one with many.
-    """
+    """A discriminator's loss from logits. `weights` (like `real`) leave real cells out; the mean is over what remains."""
     lost_real = F.relu(1 - real) if hinge else F.softplus(-real)
     lost_fake = F.relu(1 + fake) if hinge else F.softplus(fake)
     if weights is None:
         return lost_real.mean() + lost_fake.mean()
-    return (weights * lost_real).sum() / weights.sum().clamp(min=1) + lost_fake.mean()
+    return (weights * lost_real).sum() / remaining(weights) + lost_fake.mean()
+
+
+def remaining(weights: Tensor) -> Tensor:
+    """How many cells the weights leave, at least 1; with several processes, each one's equal part of what they leave in all.
+
+    Divided by that, the sums over each process's cells have the mean over all cells of the batch as their mean.
+    """
+    cells, processes = weights.sum(), 1
+    if dist.is_available() and dist.is_initialized():
+        processes = dist.get_world_size()
+        dist.all_reduce(cells)
+    return cells.clamp(min=1) / processes
 
 
 def judge_loss(
@@ -513,8 +523,9 @@ def moved(pictures: Tensor, turn: float = 0.6, shift: float = 0.3, zoom: float =
     angle, size, mirror = uniform(turn), uniform(zoom).exp(), uniform(1).sign()
     across, down = (rotation(angle) / size[:, None, None]).unbind(2)
     matrix = torch.stack([across * mirror[:, None], down, torch.stack([uniform(shift), uniform(shift)], 1)], 2)
-    where = F.affine_grid(matrix, list(pictures.shape), align_corners=False)
-    return F.grid_sample(pictures.float(), where, align_corners=False)
+    with torch.autocast(device.type, enabled=False):  # positions in bf16 are off by up to a fifth of a pixel
+        where = F.affine_grid(matrix, list(pictures.shape), align_corners=False)
+        return F.grid_sample(pictures.float(), where, align_corners=False)
 
 
 def binary_entropy(mask: Tensor) -> Tensor:
@@ -692,7 +703,7 @@ class FineGAN(nn.Module):
         loss = critic_loss(real, judged, config.judge_hinge, weights)
         if r1 := config.penalty_weight(self.step):
             penalty = real_penalty(lambda x: (weights * self.background_critic(x)[0]).sum(), scene)
-            loss = loss + r1 * penalty / weights.sum().clamp(min=1)
+            loss = loss + r1 * penalty / remaining(weights)
         loss = config.background_weight * loss + F.binary_cross_entropy_with_logits(is_background, weights)
         self._update("background_critic", loss)
         return {"d_background": loss.detach()}
@@ -832,7 +843,7 @@ class FineGAN(nn.Module):
     def _update(self, name: str, loss: Tensor) -> None:
         """One step of an optimiser, after which no gradients are kept: they would take memory until the next."""
         self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
+        backward(loss)
         self.optimizers[name].step()
         self.optimizers[name].zero_grad(set_to_none=True)
 
@@ -886,7 +897,7 @@ class CodePredictor(nn.Module):
         parent, child, _, _ = self(batch["image"])
         losses = {"p": F.cross_entropy(parent, codes.p), "c": F.cross_entropy(child, codes.c)}
         self.optimizers["predictor"].zero_grad(set_to_none=True)
-        sum(losses.values()).backward()
+        backward(sum(losses.values()))
         self.optimizers["predictor"].step()
         return {name: loss.detach() for name, loss in losses.items()}
 
@@ -1025,7 +1036,7 @@ class FineGANClusters(FineGAN):
             chosen = torch.randint(half, (config.confusion_batch,), device=masks.device)
             (logits,) = reader.read(moved(masks[chosen].float() / 255))
             optimizer.zero_grad()
-            F.cross_entropy(logits, child[chosen]).backward()
+            backward(F.cross_entropy(logits, child[chosen]))
             optimizer.step()
         reader.eval()
         read = torch.zeros(config.n_children, config.n_children, device=masks.device)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutorial_lib.layers import UpConv, add_spectral_norm, conv3x3
+from tutorial_lib.layers import UpConv, add_spectral_norm, backward, conv3x3
 
 # ---- config ---------------------------------------------------------------------------------------------------------------
 
@@ -400,8 +400,8 @@ def draw_noise(*shape: int, generator: torch.Generator | None, device: torch.dev
 
 def fill(x: Tensor, hole: Tensor, reconstruct) -> Tensor:
     """M x̂ + (1 − M) x, where x̂ = reconstruct(x with mid grey, 0, in the hole); hole: M, bool or 0 and 1, broadcast to x."""
-    hole = hole.bool().expand_as(x)
-    return torch.where(hole, reconstruct(x.masked_fill(hole, 0)), x)
+    hole = hole.bool().to(x.device).expand_as(x)
+    return torch.where(hole, reconstruct(x.masked_fill(hole, 0)).to(x.device), x)
 
 
 class GMVAE(nn.Module):
@@ -443,7 +443,7 @@ class GMVAE(nn.Module):
 
     def encode(self, x: Tensor) -> LatentCodes:
         """The codes of pictures (B, 3, H, W)."""
-        x = check_image(self.config, x)
+        x = check_image(self.config, x).to(self.step.device)
         return LatentCodes(self.label_encoder(x), *self.posterior(x))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -512,7 +512,7 @@ class GMVAE(nn.Module):
 
     def log_density(self, x: Tensor) -> Tensor:
         """log N(E_s(x); μ_c, Σ_c) of pictures under every class, (B, C)."""
-        return self.mixture.log_density(self.label_encoder(check_image(self.config, x)))
+        return self.mixture.log_density(self.label_encoder(check_image(self.config, x).to(self.step.device)))
 
     def classify(self, x: Tensor) -> Tensor:
         """The most probable class of each picture, (B,) int64. The posterior is the softmax of `log_density`."""
@@ -554,7 +554,7 @@ class GMVAE(nn.Module):
         # L_GM = L_cls + λ_lkd L_lkd                                                                         (Eq. 9)
         loss = cls + config.likelihood_weight * lkd
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        backward(loss)
         mixture = optimizer.param_groups[1]
         rate = mixture["lr"]
         mixture["lr"] = rate * config.mixture_decay ** (int(self.step) // config.mixture_decay_every)
@@ -606,14 +606,14 @@ class GMVAE(nn.Module):
             d = config.adversarial_weight * discriminator_loss(self.discriminator(image, label), *fakes)
             self._update("discriminator", d)
             adversarial = decoder_loss(*self.discriminator(pictures, labels).chunk(2))
-            (config.adversarial_weight * adversarial).backward(inputs=decoder, retain_graph=True)  # moves no encoder
+            backward(config.adversarial_weight * adversarial, inputs=decoder, retain_graph=True)  # moves no encoder
             losses |= {"d": d, "adversarial": adversarial}
-        codes_loss.backward(inputs=[*encoders, *decoder])
+        backward(codes_loss, inputs=[*encoders, *decoder])
         self.optimizers["autoencoder"].step()
         losses |= {"rec": rec, "kl": kl, "e": e, "lkd_two": lkd}
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _update(self, name: str, loss: Tensor) -> None:
         self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
+        backward(loss)
         self.optimizers[name].step()

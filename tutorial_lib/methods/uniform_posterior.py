@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.pictures import as_pictures
-from tutorial_lib.layers import UpConv, add_spectral_norm, frozen, gradient_penalty
+from tutorial_lib.layers import UpConv, add_spectral_norm, backward, frozen, gradient_penalty
 from tutorial_lib.methods.finegan import checked, critic_loss, moved
 
 REST = "rest"  # the name of z_0 among the codes
@@ -356,7 +356,7 @@ def check_label(name: str, n_classes: int, label: Tensor | None) -> Tensor:
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    backward(loss)
     optimizer.step()
 
 

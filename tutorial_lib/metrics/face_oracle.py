@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.faces import EXPRESSIONS, GAZES, HELD_OUT, ILLUMINATIONS, TRAINING
+from tutorial_lib.layers import backward
 from tutorial_lib.metrics.oracle import augment
 
 LABELS = {
@@ -95,7 +96,7 @@ class FaceOracle(nn.Module):
         losses["strength"] = 10 * F.mse_loss(read.strength, seen)
         optimizer = self.optimizers["oracle"]
         optimizer.zero_grad(set_to_none=True)
-        sum(losses.values()).backward()
+        backward(sum(losses.values()))
         optimizer.step()
         self.step += 1
         return {name: loss.detach() for name, loss in losses.items()}

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.birds import BACKGROUNDS, KEYPOINTS, POSE, SHAPES, TEXTURES
+from tutorial_lib.layers import backward
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,11 @@ class Oracle(nn.Module):
         losses = {name: F.cross_entropy(getattr(read, name), batch[name]) for name in ("background", "shape", "texture")}
         losses["keypoints"] = 0.3 * apart.sum() / visible.sum().clamp(min=1) * (64 / self.config.image_size)
         losses["pose"] = 5 * F.mse_loss(read.pose, batch["pose"])
-        losses["mask"] = 2 * F.binary_cross_entropy(read.mask.float(), batch["mask"].clamp(0, 1))
+        with torch.autocast(images.device.type, enabled=False):  # in which CUDA refuses this loss
+            losses["mask"] = 2 * F.binary_cross_entropy(read.mask.float(), batch["mask"].clamp(0, 1))
         optimizer = self.optimizers["oracle"]
         optimizer.zero_grad(set_to_none=True)
-        sum(losses.values()).backward()
+        backward(sum(losses.values()))
         optimizer.step()
         self.step += 1
         return {name: loss.detach() for name, loss in losses.items()}

@@ -137,7 +137,7 @@ def train(
     accelerator: Accelerator | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> History:
-    """Train `method` in place.
+    """Train `method` in place: on a GPU if there is one, and in the end it is back on the device where it was.
 
     data: a map-style data set; whole batches are fetched through its `__getitems__` and `collate` if it has them.
     folder: gets metrics.jsonl (a line every `log_every` steps), snapshot.safetensors (every `snapshot_every`) and in
@@ -157,20 +157,42 @@ def train(
         from accelerate import Accelerator
 
         accelerator = Accelerator()
-    device = accelerator.device
     folder = Path(folder) if folder is not None else None
+    home = next(method.parameters()).device
+    try:
+        history = _train(method, data, run, folder, resume, callbacks, progress, accelerator, about)
+    finally:
+        place(method, home)
+    for network in history.averaged.values():
+        network.to(home)
+    return history
+
+
+def _train(
+    method: nn.Module,
+    data: Dataset,
+    run: RunSettings,
+    folder: Path | None,
+    resume: bool,
+    callbacks: Sequence[Callable[[Progress], None]],
+    progress: bool,
+    accelerator: Accelerator,
+    about: Mapping[str, Any] | None,
+) -> History:
+    """`train`, which ends with the method on the accelerator's device."""
+    device = accelerator.device
     snapshot = folder / "snapshot.safetensors" if folder is not None else None
     _check(data, run, snapshot, resume, accelerator.num_processes)
     if isinstance(data, BatchedDataset):
         data.prepare()  # before signals are listened for, so that Ctrl-C ends it, and before workers each do it
 
-    method.to(device).train()
+    place(method, device)
+    method.train()
     if accelerator.num_processes > 1:
         broadcast(method)
         convert_batch_norm(method, device)
-    channels_last = device.type == "cuda" if run.channels_last is None else run.channels_last
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    method.to(memory_format=memory_format)
+    layout = memory_format(run, device)
+    method.to(memory_format=layout)
     fuse(method)
     averages = {
         name: AveragedModel(getattr(method, name), multi_avg_fn=_moving_average(run.ema_decay), use_buffers=True)
@@ -220,7 +242,7 @@ def train(
         with _interrupts(accelerator) as interrupted:
             for step in range(done + 1, run.steps + 1):
                 _set_rates(method, rates, _rate(step - 1, run))
-                batch = _moved(next(batches), device, memory_format)
+                batch = moved(next(batches), device, layout)
                 with precision:
                     window.append(method.training_step(batch) if run.accumulate == 1 else accumulation(batch))
                 for name, average in averages.items():
@@ -265,7 +287,7 @@ def train(
     if hasattr(method, "finish"):
         started, an_epoch = time.perf_counter(), len(data) // run.batch_size
         batches = islice(_loader(data, run, -(-run.steps // an_epoch) * an_epoch, accelerator, whole=True), an_epoch)
-        figures = _finish(method, averaged, (_moved(batch, device, memory_format) for batch in batches), accelerator)
+        figures = _finish(method, averaged, (moved(batch, device, layout) for batch in batches), accelerator)
         about = {**(about or {})} | ({"finished": figures} if figures else {})
         history.seconds += time.perf_counter() - started
     if folder is not None and accelerator.is_main_process:
@@ -446,12 +468,29 @@ def _ignore_interrupts(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _moved(batch: dict[str, Any], device: torch.device, memory_format: torch.memory_format) -> dict[str, Any]:
+def place(method: nn.Module, device: torch.device) -> None:
+    """Put a method on a device, and with it what its optimisers remember."""
+    if all(parameter.device == device for parameter in method.parameters()):
+        return
+    method.to(device)
+    for optimizer in method.optimizers.values():
+        optimizer.load_state_dict(optimizer.state_dict())  # which puts each state where its parameter is
+
+
+def memory_format(run: RunSettings, device: torch.device) -> torch.memory_format:
+    """The memory format in which a run trains on a device."""
+    channels_last = device.type == "cuda" if run.channels_last is None else run.channels_last
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def moved(batch: dict[str, Any], device: torch.device, layout: torch.memory_format) -> dict[str, Any]:
+    """A batch on a device, its pictures in a memory format."""
+
     def move(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
         value = value.to(device, non_blocking=True)
-        return value.contiguous(memory_format=memory_format) if value.dim() == 4 else value
+        return value.contiguous(memory_format=layout) if value.dim() == 4 else value
 
     return {key: move(value) for key, value in batch.items()}
 

@@ -28,7 +28,7 @@ from torch.utils.flop_counter import flop_registry
 
 from tutorial_lib.layers import as_on_a_gpu
 from tutorial_lib.training.checkpoints import machine
-from tutorial_lib.training.loop import autocast, choose_precision, fuse
+from tutorial_lib.training.loop import autocast, choose_precision, fuse, memory_format, moved
 from tutorial_lib.training.presets import PRESETS, Preset, build, head_start
 
 aten = torch.ops.aten
@@ -194,16 +194,18 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def first_batch(data: Dataset, n: int, device: torch.device) -> dict[str, Tensor]:
+def first_batch(
+    data: Dataset, n: int, device: torch.device, layout: torch.memory_format = torch.contiguous_format
+) -> dict[str, Tensor]:
     """The first n pictures of a data set as one batch."""
     loader = DataLoader(data, batch_sampler=[range(n)], collate_fn=getattr(data, "collate", None))
-    return {key: value.to(device) for key, value in next(iter(loader)).items() if isinstance(value, Tensor)}
+    return moved({key: value for key, value in next(iter(loader)).items() if isinstance(value, Tensor)}, device, layout)
 
 
 def prepared(preset: Preset, device: torch.device) -> nn.Module:
     """A preset's method with fresh weights, in the state that most of its run consists of."""
     torch.manual_seed(preset.run.seed)
-    model = build(preset.method).to(device).train()
+    model = build(preset.method).to(device, memory_format=memory_format(preset.run, device)).train()
     fuse(model)
     if hasattr(model, "step"):
         model.step.fill_(head_start(preset.method))
@@ -261,7 +263,7 @@ def plan(
     model, data, cycle = prepared(preset, device), preset.dataset(), step_cycle(preset)
     few, more = (2, 4) if batch_size >= 4 else (2, 3)
     half, timed = (few, more) if device.type == "cpu" or batch_size < 4 else (batch_size // 2, batch_size)
-    batches = {n: first_batch(data, n, device) for n in {few, more, half, timed}}
+    batches = {n: first_batch(data, n, device, memory_format(preset.run, device)) for n in {few, more, half, timed}}
     steps_of(model, batches[few], here, cycle)  # optimisers make their states
     with as_on_a_gpu() if gpu is not None else nullcontext():
         counted = {n: count(model, batches[n], there, cycle) for n in (few, more)}

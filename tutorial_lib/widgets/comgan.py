@@ -172,7 +172,7 @@ def segmentation_panel(model: Segmenter, pictures: Tensor | Sequence, *, complem
     if model.training:
         raise ValueError("the model is in training mode; call model.eval() first")
     size = model.config.image_size
-    shown = [*as_pictures(pictures, size).split(1)]
+    shown = [*as_pictures(pictures, size).cpu().split(1)]
     if not 1 <= len(shown) < len(LETTERS):
         raise ValueError(f"pictures must be 1 … {len(LETTERS) - 1}, got {len(shown)}")
     shown.append(shown[0])  # the upload's place

@@ -35,7 +35,7 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
         if vector.shape != (config.z_u_dim,):
             raise ValueError(f"direction {name!r} must be ({config.z_u_dim},), got {tuple(vector.shape)}")
     size = config.image_size
-    shown = [*as_pictures(pictures, size).split(1), as_pictures(pictures[:1], size)]  # the last is the upload's place
+    shown = [*as_pictures(pictures, size).cpu().split(1), as_pictures(pictures[:1], size).cpu()]  # the last is the upload's place
 
     @torch.inference_mode()
     def read(picture: Tensor) -> tuple[Tensor, Tensor, int]:
