@@ -18,6 +18,7 @@ import json
 import math
 import shutil
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -203,7 +204,7 @@ class Plan:
 
 @dataclass
 class Evaluate:
-    """Measure a checkpoint as the paper measures it and print the figures beside the paper's."""
+    """Measure a checkpoint as the paper measures it and print the figures beside the paper's. Computed on the CPU."""
 
     method: MethodName
     """What the checkpoint holds."""
@@ -232,8 +233,10 @@ class Evaluate:
         if not samples and "seconds" in stored:
             took = f"The stored figures took {math.ceil(stored['seconds'] / 60)} minutes"
             print(f"{took}; --samples 500 is quicker and less exact", file=sys.stderr)
+        started = time.perf_counter()
         with contextlib.redirect_stdout(sys.stderr):
             figures = study.evaluate(method, about, **samples)
+        figures["seconds"] = time.perf_counter() - started
         if self.save:
             checkpoints.update_card(name, figures)
         print(json.dumps(figures) if self.json else study.table(figures))

@@ -13,7 +13,7 @@ from tutorial_lib.training.presets import PRESETS, build
 SIZES = (10, 6, 24)
 REQUIRED = {
     "control.background", "control.shape", "control.texture", "control.leak", "pose.r2", "mask.iou", "fid", "fid.floor", "kid",
-    "infogan.fid", "nmi.shape", "nmi.texture", "params", "seconds",
+    "infogan.fid", "nmi.shape", "nmi.texture", "params",
 }  # fmt: skip
 
 

@@ -121,7 +121,6 @@ def test_table3_is_the_mean_over_illuminations_and_seeds_with_its_spread():
 
 
 def test_ablation_trains_both_rows_keeps_them_and_goes_on_where_it_stopped(monkeypatch, tmp_path):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
     monkeypatch.setenv("TUTORIAL_LIB_DATA", str(tmp_path))
     monkeypatch.setitem(PRESETS["uniform_posterior_shallow"], "laptop", PRESETS["uniform_posterior_shallow"]["smoke"])
     monkeypatch.setattr(study, "among_their_own", lambda plane, _: np.full(len(plane), True))  # two steps make no clusters
@@ -270,51 +269,36 @@ def test_means_of_labels_take_the_place_of_the_donors_codes(model, oracle):
     assert torch.equal(image, target["image"]) and torch.equal(codes, means[donor["expression"]])
 
 
-class Everything(Truth):
-    """A model whose code of any attribute is the whole picture."""
+def test_single_swaps_tell_what_came_from_the_donor_and_how_far_off_the_picture_is():
+    names = ("identity", "expression", "illumination", "gaze")
 
-    config, classifiers = SimpleNamespace(image_size=64), dict.fromkeys(("identity", "illumination", "gaze"))
-    attributes: tuple[str, ...] = ()
+    class Everything:
+        """A model whose codes are the whole picture, of which it draws that of one attribute."""
 
-    def encode(self, image):
-        return image
+        config, classifiers = SimpleNamespace(image_size=64), dict.fromkeys(names)
 
-    def swap(self, image, **donors):
-        ((attribute, donor),) = donors.items()
-        return donor if attribute in self.attributes else image
+        def encode(self, image):
+            return dict.fromkeys(("rest", *names), image)
 
+        def decode(self, codes):
+            return codes[self.drawn]
 
-def test_single_swaps_tell_which_attributes_came_from_the_donor():
-    oracle, model = checkpoints.load("face_oracle"), Everything(60)
-    model.attributes = ("identity", "gaze")
-    shares = study.single_swaps(model, oracle, 60)
-    assert shares.keys() == {"swap.identity", "swap.illumination", "swap.gaze"}
-    assert min(shares["swap.identity"], shares["swap.gaze"]) > 0.98
-    batches = list(study.pairs(64, 60))
-    alike = sum(int((target["illumination"] == donor["illumination"]).sum()) for target, donor in batches) / 60
-    assert shares["swap.illumination"] == pytest.approx(alike, abs=0.02)
-
-
-def test_errors_are_distances_to_the_picture_that_should_have_come_out():
-    names = ("identity", "expression", "gaze")
-    model = SimpleNamespace(
-        config=SimpleNamespace(image_size=32), classifiers=dict.fromkeys(names),
-        encode=lambda image: dict.fromkeys(("rest", *names), image), decode=lambda codes: codes["gaze"],
-    )  # fmt: skip
-    found = study.errors(model, 120)
-    assert found.keys() == {"l1.again", *(f"l1.{name}" for name in names)} and found["l1.again"] == 0
-    faces = PaperFaces(32, length=240, seed=study.SEED + 3, identities="held_out")
+    oracle, model = checkpoints.load("face_oracle"), Everything()
+    faces = PaperFaces(64, length=240, seed=study.SEED + 3, identities="held_out")
     target, donor = faces.scenes(range(120)), faces.scenes(range(120, 240))
     target = target.replace(expression=torch.zeros(120, dtype=torch.int64))
-    true = {
-        "identity": target.replace(identity=donor.identity),
-        "expression": target.replace(expression=donor.expression, strength=donor.strength),
-        "gaze": target.replace(gaze=donor.gaze),
-    }
-    for name, scene in true.items():
-        drawn = donor if name == "gaze" else target
-        expected = (render(drawn, 32)["image"] - render(scene, 32)["image"]).abs().mean()
-        assert found[f"l1.{name}"] == pytest.approx(float(expected), rel=1e-4)
+    true = {name: target.replace(**{name: getattr(donor, name)}) for name in names}
+    true["expression"] = true["expression"].replace(strength=donor.strength)
+    for model.drawn in ("identity", "gaze"):
+        found = study.single_swaps(model, oracle, 120)
+        assert found.keys() == {"l1.again", *(f"{kind}.{name}" for kind in ("swap", "l1") for name in names)}
+        assert found["l1.again"] == 0
+        for name, scene in true.items():
+            drawn = donor if name == model.drawn else target
+            expected = (render(drawn, 64)["image"] - render(scene, 64)["image"]).abs().mean()
+            assert found[f"l1.{name}"] == pytest.approx(float(expected), rel=1e-4)
+            alike = float((getattr(drawn, name) == getattr(donor, name)).float().mean())
+            assert found[f"swap.{name}"] == pytest.approx(alike, abs=0.02)
 
 
 class Unchanged(Truth):

@@ -136,7 +136,6 @@ def grabcut(images: Tensor, margin: int = 2, rounds: int = 5) -> Tensor:
 
 def evaluate(method: Segmenter, card: dict | None = None, *, samples: int = 5000) -> dict[str, float]:
     """All figures of DS-ComGAN on PaperBirds, by name, with those of the stored runs of `ablate`."""
-    started = time.perf_counter()
     oracle, size = load("oracle"), method.config.image_size
     method.eval()
     figures = stored_gradient_figures()
@@ -153,7 +152,6 @@ def evaluate(method: Segmenter, card: dict | None = None, *, samples: int = 5000
     figures |= {f"grabcut.{name}": value for name, value in scores(*masks(grabcut, one)).items()}
     figures |= stored_figures()
     figures["params"] = sum(p.numel() for p in method.generator.parameters())
-    figures["seconds"] = time.perf_counter() - started
     return figures
 
 

@@ -367,41 +367,29 @@ def gallery(oracle: FaceOracle, samples: int = 800) -> Tensor:
 
 @torch.no_grad()
 def single_swaps(model: UniformPosterior, oracle: FaceOracle, samples: int = 2000) -> dict[str, float]:
-    """`swap.A`: held-out people get attribute A from held-out donors; the share of results in which the oracle reads it.
+    """Held-out people get one attribute A from held-out donors, an expression with its strength, and are looked at in two ways.
 
-    A person counts as the donor if the identity features of the result lie nearest to the donor's own in a gallery.
+    `swap.A`: the share of results in which the oracle reads the donor's. A person counts as the donor if the identity features
+    of the result lie nearest to the donor's own in a gallery.
+    `l1.A`: mean |result − true picture|, which lies in [0, 2]; `l1.again`: of the targets themselves, drawn again.
     """
-    people, shares = gallery(oracle), {f"swap.{attribute}": 0.0 for attribute in model.classifiers}
-    for target, donor in pairs(model.config.image_size, samples):
-        codes, given = model.encode(target["image"]), model.encode(donor["image"])
-        for attribute in model.classifiers:
-            reading = oracle.read(model.swap(codes, **{attribute: given}).float())
-            if attribute == "identity":
-                found = TRAINING + (reading.features @ people.T).argmax(1)
-            else:
-                found = reading.labels()[attribute]
-            shares[f"swap.{attribute}"] += float((found == donor[attribute]).sum()) / samples
-    return shares
+    size, people = model.config.image_size, gallery(oracle)
+    right, off = dict.fromkeys(model.classifiers, 0.0), dict.fromkeys(("again", *model.classifiers), 0.0)
 
+    def distance(drawn: Tensor, true: Scene) -> float:
+        return float((drawn - render(true, size)["image"]).abs().mean((1, 2, 3)).sum()) / samples
 
-@torch.no_grad()
-def errors(model: UniformPosterior, samples: int = 2000) -> dict[str, float]:
-    """`l1.A`: held-out people get attribute A from held-out donors; mean |result − true picture|, which lies in [0, 2].
-
-    `l1.again`: the targets themselves, drawn again. A donor's expression comes with its strength.
-    """
-    size, means = model.config.image_size, dict.fromkeys(("l1.again", *(f"l1.{name}" for name in model.classifiers)), 0.0)
     for target, donor in scene_pairs(samples):
         codes, given = (model.encode(render(scene, size)["image"]) for scene in (target, donor))
-        drawn = {"again": (codes, target)}
+        off["again"] += distance(model.decode(codes).float(), target)
         for name in model.classifiers:
+            drawn = model.decode(codes | {name: given[name]}).float()
             factors = (name, "strength") if name == "expression" else (name,)
-            true = target.replace(**{factor: getattr(donor, factor) for factor in factors})
-            drawn[name] = codes | {name: given[name]}, true
-        for name, (mixed, true) in drawn.items():
-            off = (model.decode(mixed).float() - render(true, size)["image"]).abs().mean((1, 2, 3))
-            means[f"l1.{name}"] += float(off.sum()) / samples
-    return means
+            off[name] += distance(drawn, target.replace(**{factor: getattr(donor, factor) for factor in factors}))
+            reading = oracle.read(drawn)
+            found = reading.labels() | {"identity": TRAINING + (reading.features @ people.T).argmax(1)}
+            right[name] += float((found[name] == getattr(donor, name)).sum()) / samples
+    return {f"swap.{name}": share for name, share in right.items()} | {f"l1.{name}": mean for name, mean in off.items()}
 
 
 def evaluate(method: UniformPosterior, card: dict | None = None, *, samples: int = 2000) -> dict[str, float]:
@@ -413,7 +401,7 @@ def evaluate(method: UniformPosterior, card: dict | None = None, *, samples: int
     features = extract(lambda x: oracle.read(x).activations, (batch["image"] for batch in real.stream(100)))
     ours, theirs = (synthesise(model, oracle, samples) for model in (method, stargan))
     by_label = synthesise(method, oracle, samples, means=mean_expressions(method))
-    figures = hopkins_figures(stored_runs()) | single_swaps(method, oracle, samples) | errors(method, samples)
+    figures = hopkins_figures(stored_runs()) | single_swaps(method, oracle, samples)
     figures |= recognition(method, samples)
     return figures | {
         "entropy.expression_from_identity": said["entropy.expression_from_identity"],
