@@ -147,7 +147,7 @@ def run_cells(folder: Path) -> None:
 
 
 def cells() -> dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Logits of real and of fake pictures, and weights of the former: for the first process few remain, one, or none at all."""
+    """Logits of real and of fake pictures, and weights: few cells remain for the first process; one, of the second's; none."""
     generator = torch.Generator().manual_seed(2)
     real, fake = torch.randn(2, 4, 3, 3, generator=generator)
     few, one = torch.ones(4, 3, 3), torch.zeros(4, 3, 3)

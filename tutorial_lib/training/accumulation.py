@@ -28,8 +28,9 @@ class _Reached(BaseException):
 class Accumulation:
     """`accumulation(batch)` is `method.training_step(batch)` computed in `parts` equal parts; returns the mean losses.
 
-    The step of the whole batch where losses are means over pictures. But BatchNorm normalises each part by itself; its running
-    statistics, like all buffers, are left as the last part leaves them; and random numbers are others than the whole batch's.
+    The step of the whole batch where losses are means over pictures. But BatchNorm normalises each part by itself; the mean of
+    FineGAN's D_b is over the cells that remain of a part; running statistics, like all buffers, are left as the last part
+    leaves them; and random numbers are others than the whole batch's.
     Losses are told as they are when the last update is computed: those of earlier updates have these in them already.
     """
 

@@ -450,10 +450,10 @@ def _mix(*numbers: int) -> int:
 
 def _loader(data: Dataset, run: RunSettings, done: int, accelerator: Accelerator, whole: bool = False) -> DataLoader:
     """Batches from step `done` on: this process's slices, or whole ones."""
-    place = {} if whole else {"process": accelerator.process_index, "processes": accelerator.num_processes}
+    share = {} if whole else {"process": accelerator.process_index, "processes": accelerator.num_processes}
     return DataLoader(
         data,
-        batch_sampler=BatchOrder(len(data), run.batch_size, run.seed, start=done, **place),
+        batch_sampler=BatchOrder(len(data), run.batch_size, run.seed, start=done, **share),
         collate_fn=getattr(data, "collate", None),
         num_workers=run.workers,
         worker_init_fn=_ignore_interrupts,

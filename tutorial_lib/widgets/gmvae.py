@@ -35,7 +35,8 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
         if vector.shape != (config.z_u_dim,):
             raise ValueError(f"direction {name!r} must be ({config.z_u_dim},), got {tuple(vector.shape)}")
     size = config.image_size
-    shown = [*as_pictures(pictures, size).cpu().split(1), as_pictures(pictures[:1], size).cpu()]  # the last is the upload's place
+    pictures = as_pictures(pictures, size).cpu()
+    shown = [*pictures.split(1), pictures[:1]]  # the last is the upload's place
 
     @torch.inference_mode()
     def read(picture: Tensor) -> tuple[Tensor, Tensor, int]:
