@@ -27,9 +27,8 @@ def a_gpu() -> Iterator[None]:
     """In here tensors without values are made, on a GPU if nothing else is said. What reads one gets 0, or False."""
 
     def gradients(outputs, inputs, **options):
-        return (
-            tuple(torch.empty_like(x).requires_grad_() for x in inputs) if isinstance(inputs, list) else gradients(0, [inputs])
-        )
+        inputs = [inputs] if isinstance(inputs, Tensor) else inputs
+        return tuple(torch.empty_like(x).requires_grad_() for x in inputs)
 
     with pytest.MonkeyPatch.context() as patch, FakeTensorMode(), GPU:
         patch.setattr(Tensor, "__int__", lambda tensor: 0)
@@ -60,14 +59,15 @@ def test_training_step_computes_all_losses_on_the_gpu_in_bf16(name):
     late = {key: 0 for key in ("background_first", "classifiers_first") if hasattr(preset.method, key)}
     config = replace(preset.method, **late)
     batch = first_batch(preset.dataset(), preset.run.batch_size, torch.device("cpu"))
-    expected = build(config).train().training_step(batch)
+    method = build(config).train()
+    expected = set().union(*(method.training_step(batch) for _ in range(6)))  # some updates are made in some steps only
     with a_gpu():
         method = build(config).train()
         assert {parameter.device.type for parameter in method.parameters()} == {"cuda"}
         batch = {key: torch.empty(value.shape, dtype=value.dtype) for key, value in batch.items()}
         with bf16():
             losses = method.training_step(batch)
-        assert losses.keys() == {key for key in expected if name != "comgan" or not key.startswith("grad_")}
+        assert losses.keys() == {key for key in expected if not key.startswith("grad_")}
         assert {loss.device.type for loss in losses.values()} == {"cuda"}
 
 
