@@ -122,11 +122,31 @@ def test_ablations_train_and_measure_every_row(monkeypatch, tmp_path, oracle):
     monkeypatch.setattr(study, "load", lambda name: oracle)
     figures = study.ablate(tmp_path / "results" / "mixnmatch_ablation", steps=2, samples=20)
     assert figures.keys() == study.ABLATIONS.keys()
+    assert set(study.PAPER_TABLE3) <= figures.keys() | {"finegan", "code", "feature"}
     assert study.stored_ablations() == figures
     assert {path.stem for path in (tmp_path / "results" / "mixnmatch_ablation").glob("*.png")} == figures.keys()
-    monkeypatch.setattr(study, "train", None)  # nothing is trained twice
+
+    trained, train = [], study.train
+    monkeypatch.setattr(
+        study, "train", lambda model, *args, **kwargs: trained.append(model.name) or train(model, *args, **kwargs)
+    )
     assert study.ablate(tmp_path / "results" / "mixnmatch_ablation", steps=2, samples=20) == figures
-    assert set(study.PAPER_TABLE3) <= figures.keys() | {"finegan", "code", "feature"}
+    assert not trained  # nothing is trained twice
+    checkpoints.save(build(PRESETS["finegan"]["smoke"].method), tmp_path / "checkpoints" / "finegan.safetensors", card={})
+    again = study.ablate(tmp_path / "results" / "mixnmatch_ablation", steps=2, samples=20)
+    assert trained == ["mixnmatch_code"] * 5  # but what began from another checkpoint,
+    assert all((again[row] == figures[row]) == (study.ABLATIONS[row][2] == "mixnmatch") for row in figures)
+    study.ablate(tmp_path / "results" / "mixnmatch_ablation", steps=2, samples=10)
+    assert len(trained) == 5 + len(study.ABLATIONS)  # and what was measured on another number of pairs
+
+
+@pytest.mark.skipif(not {"finegan", "mixnmatch"} <= set(checkpoints.shipped()), reason="no checkpoints are shipped")
+def test_stored_ablations_began_from_what_is_shipped():
+    rows = study.stored_ablations()
+    assert rows.keys() == study.ABLATIONS.keys()
+    for row, figures in rows.items():
+        assert figures["start"] == checkpoints.card(study.ABLATIONS[row][2])["sha256"]
+        assert figures["samples"] == 5000
 
 
 def test_a_sheet_of_mixes_has_the_donors_above_and_the_truth_below(model):
