@@ -7,7 +7,7 @@ DEMO_FLAGS ?=
 NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
 BIN := .venv/bin
 # Trainings in order, METHOD or METHOD:PRESET (laptop, if none is named); a stage comes before what starts from it.
-RUNS := oracle finegan:first finegan:second finegan_clusters finegan:third finegan infogan:first infogan \
+RUNS := oracle finegan:first finegan:second finegan_clusters finegan:third finegan infogan:first infogan:second infogan \
   mixnmatch_code mixnmatch:first mixnmatch \
   ds_comgan:first ds_comgan:second ds_comgan ds_comgan_segmenter \
   face_oracle uniform_posterior:first uniform_posterior stargan:first stargan:second stargan \

@@ -14,7 +14,7 @@ from photo_layouts import write_picture, write_rafd
 from tutorial_lib.methods.finegan import BackgroundCritic, patch_weights
 from tutorial_lib.training import checkpoints
 from tutorial_lib.training.loop import RunSettings
-from tutorial_lib.training.presets import DATA, PHOTOS, PRESETS, RENDERED, build, from_dict, on_photos
+from tutorial_lib.training.presets import DATA, PHOTOS, PRESETS, RENDERED, build, from_dict, head_start, on_photos
 
 ALL = [(method, name) for method, presets in PRESETS.items() for name in presets]
 SHIPPED = sorted(path.stem for path in checkpoints.folder().glob("*.safetensors"))
@@ -60,6 +60,14 @@ def test_infogan_is_of_finegans_size():
             sum(p.numel() for p in build(PRESETS[m]["laptop"].method).generator.parameters()) for m in ("finegan", "infogan")
         ]
     assert sizes[1] == pytest.approx(sizes[0], rel=0.25)
+
+
+def test_infogans_judge_learns_as_often_as_finegans():
+    def steps(method, *stages):
+        presets = (PRESETS[method][stage] for stage in stages)
+        return sum(preset.run.steps - head_start(preset.method) for preset in presets)
+
+    assert steps("infogan", "first", "second", "laptop") == steps("finegan", "first", "second", "third", "laptop")
 
 
 def test_stargan_is_of_uniform_posteriors_size_or_larger():

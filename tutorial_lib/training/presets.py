@@ -263,7 +263,7 @@ _FINEGAN["laptop"] = replace(
     anew=("generator.child", "generator.child_painter"),
 )
 
-# ---- InfoGAN, of FineGAN's size and with its first two stages' budget -------------------------------------------------------
+# ---- InfoGAN, of FineGAN's size and with its budget -------------------------------------------------------------------------
 
 
 def _infogan(preset: str, width: int, widths: tuple[int, ...]) -> Preset:
@@ -280,9 +280,14 @@ def _infogan(preset: str, width: int, widths: tuple[int, ...]) -> Preset:
 _INFOGAN = {
     "smoke": _infogan("smoke", 16, (8, 8, 4)),
     "first": _infogan("first", 136, (96, 56, 32, 12)),
-    "laptop": replace(_infogan("second", 136, (96, 56, 32, 12)), start="runs/infogan_first/model.safetensors"),
+    "second": replace(_infogan("second", 136, (96, 56, 32, 12)), start="runs/infogan_first/model.safetensors"),
     "paper": _infogan("paper", 1024, (512, 256, 128, 64, 32)),
 }
+_INFOGAN["laptop"] = replace(
+    _INFOGAN["second"],
+    run=replace(_INFOGAN["second"].run, steps=_FINEGAN["third"].run.steps + _FINEGAN["laptop"].run.steps),
+    start="runs/infogan_second/model.safetensors",
+)
 
 # ---- MixNMatch: code mode, then feature mode ------------------------------------------------------------------------------
 
@@ -588,9 +593,13 @@ _UNIFORM["laptop"] = replace(
     # from the identity, light and gaze of their partners (6,000 steps) made that 0.25 and 0.59 (0.35 alone, of 2,000), and
     # brought the donor's wall along, which only the picture itself tells: L1 to the true picture 0.113. With the rest of
     # another frame and the expression of a changed picture, as here, the wall stays: 0.089; light 0.84 instead of 0.78, gaze
-    # 0.95 instead of 0.91, but strength 0.28 (0.19 and 0.56 of the 300) and expression 0.72 instead of 0.74. Tried from there
-    # and dropped: for mixed pictures what the classifiers say about the donors' pictures, in the place of their labels, 500
-    # steps (strength 0.20 of 1,000; 0.22 before).
+    # 0.95 instead of 0.91, but strength 0.28 (0.19 and 0.56 of the 300) and expression 0.72 instead of 0.74.
+    # The code of identity still tells it: to people of the forty their own expression of another moment, in the same place,
+    # comes with r = 0.50, and with 0.71 if identity is read from that picture too; pictures drawn again, 0.74. Tried from here
+    # and dropped (strength of 1,000; 0.22 before): for mixed pictures what the classifiers say about the donors' pictures, in
+    # the place of their labels, 500 steps (0.20); L1 with a weight of 1 + 20 |x - frame|, 1,000 steps (0.23); codes drawn
+    # towards those of the frame and of the changed picture, 1,000 steps (0.23); with that, of mixed pictures' codes the L1 of
+    # the expression's alone, 1,000 steps (0.25, and 0.54 for the forty in the same place).
     _UNIFORM["first"],
     method=replace(
         _UNIFORM["first"].method,
