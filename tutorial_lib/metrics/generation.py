@@ -171,7 +171,7 @@ def _pair(real: np.ndarray, fake: np.ndarray) -> tuple[Tensor, Tensor]:
 @contextmanager
 def _quiet_seeded(seed: int) -> Iterator[None]:
     """torchmetrics draws subsets from torch's global generator, and warns that it stores features."""
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with warnings.catch_warnings(), torch.random.fork_rng(range(torch.cuda.device_count())):
         warnings.simplefilter("ignore", UserWarning)
         torch.manual_seed(seed)
         yield

@@ -328,7 +328,7 @@ def ablate(
 def supervised_unet(widths: tuple[int, ...], size: int, *, steps: int, seed: int = 0, batch_size: int = 16) -> nn.Module:
     """S's network trained on the true masks of training pictures, cross entropy: the ceiling."""
     birds = PaperBirds(size, length=steps * batch_size, seed=seed)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         network = UNet(widths).train()
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)

@@ -171,7 +171,7 @@ def posthoc_encoders(finegan: FineGAN, config: CodeModeConfig, steps: int = 1000
     own = {field.name: getattr(finegan.config, field.name) for field in fields(FineGANConfig)}
     own |= {field.name: field.default for field in fields(FineGANConfig) if field.name in SORTING}  # for what trains G
     config = replace(config, **own, silhouette_weight=0.0, pose_weight=0.0)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         model = CodeMode(config)
         model.generator.load_state_dict(finegan.generator.state_dict())

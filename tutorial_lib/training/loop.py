@@ -194,10 +194,7 @@ def _train(
     layout = memory_format(run, device)
     method.to(memory_format=layout)
     fuse(method)
-    averages = {
-        name: AveragedModel(getattr(method, name), multi_avg_fn=_moving_average(run.ema_decay), use_buffers=True)
-        for name in method.averaged
-    }
+    averages = {name: _moving_average(getattr(method, name), run.ema_decay) for name in method.averaged}
     averaged = {name: average.module.eval().requires_grad_(False) for name, average in averages.items()}
     history = History(averaged=averaged)
     rates = {name: [group["lr"] for group in opt.param_groups] for name, opt in method.optimizers.items()}
@@ -339,17 +336,21 @@ def averaged_weights(method: nn.Module, averaged: dict[str, nn.Module]) -> Itera
         method.train(training)
 
 
-def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """torch's exponential moving average, with a shorter memory in the beginning.
+def _moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """torch's exponential moving average of weights and buffers, with a shorter memory in the beginning.
 
     Without the ramp the variances that BatchNorm starts from (1, where the true ones may be a hundredth) stay in the average
     for thousands of steps, and an averaged generator draws next to nothing.
     """
 
-    def update(averaged: list[Tensor], current: list[Tensor], n: Tensor) -> None:
-        get_ema_multi_avg_fn(min(decay, (1 + int(n)) / (10 + int(n))))(averaged, current, n)
+    average = AveragedModel(network, use_buffers=True)
 
-    return update
+    def update(averaged: list[Tensor], current: list[Tensor], n: Tensor) -> None:
+        seen = int(average.n_averaged)  # on the CPU: its copy on the weights' device would make a GPU wait
+        get_ema_multi_avg_fn(min(decay, (1 + seen) / (10 + seen)))(averaged, current, n)
+
+    average.multi_avg_fn = update
+    return average
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
