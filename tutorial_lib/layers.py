@@ -338,6 +338,14 @@ def backward(loss: Tensor, **options: Any) -> None:
 
 
 @contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's random numbers from a seed; after the `with` block they go on, on every device, as if it had not been."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
     """No gradients on the parameters of `networks`, through which others are trained: they would be thrown away.
 

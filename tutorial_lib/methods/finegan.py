@@ -37,6 +37,7 @@ from tutorial_lib.layers import (
     orthogonal_init,
     real_penalty,
     same_block,
+    seeded,
     up_block,
 )
 from tutorial_lib.methods.clusters import ObjectClusters, families, in_order, k_means, segmentation_loss
@@ -905,8 +906,7 @@ class CodePredictor(nn.Module):
 def fit_predictor(model: FineGAN, steps: int = 1000, batch_size: int = 32, seed: int = 0) -> CodePredictor:
     """Fit a code predictor on pictures that `model` generates from untied codes; the model stays as it is."""
     config = model.config
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+    with seeded(seed):
         predictor = CodePredictor(
             CodePredictorConfig(config.image_size, config.n_parents, config.n_children, config.object_widths)
         ).to(model.step.device)

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tutorial_lib.layers import seeded
+
 
 class _Features(nn.Identity):
     """The "network" handed to torchmetrics: its inputs are features already."""
@@ -171,7 +173,6 @@ def _pair(real: np.ndarray, fake: np.ndarray) -> tuple[Tensor, Tensor]:
 @contextmanager
 def _quiet_seeded(seed: int) -> Iterator[None]:
     """torchmetrics draws subsets from torch's global generator, and warns that it stores features."""
-    with warnings.catch_warnings(), torch.random.fork_rng(range(torch.cuda.device_count())):
+    with warnings.catch_warnings(), seeded(seed):
         warnings.simplefilter("ignore", UserWarning)
-        torch.manual_seed(seed)
         yield

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tutorial_lib.layers import seeded
 from tutorial_lib.plots.curves import draw_curves, series
 from tutorial_lib.plots.grids import draw_grid, to_uint8
 from tutorial_lib.plots.style import NotebookFigure, new_figure, styled
@@ -63,9 +64,7 @@ class LiveView:
         from tutorial_lib.training.loop import averaged_weights
 
         averaged = progress.averaged if self.averaged else {}
-        every_gpu = range(torch.cuda.device_count())
-        with torch.random.fork_rng(every_gpu), torch.no_grad(), averaged_weights(progress.method, averaged) as method:
-            torch.manual_seed(self.seed)
+        with seeded(self.seed), torch.no_grad(), averaged_weights(progress.method, averaged) as method:
             return self.draw(method)
 
     def _samples(self, method: torch.nn.Module) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from tutorial_lib.data.birds import POSE, PaperBirds
 from tutorial_lib.data.pictures import save_sheet
-from tutorial_lib.layers import UNet
+from tutorial_lib.layers import UNet, seeded
 from tutorial_lib.methods.comgan import FAMILIES, ComGAN, Composition, DSComGAN, Segmenter, is_trivial, mask_watch
 from tutorial_lib.metrics.control import ControlMatrix, control_matrix
 from tutorial_lib.metrics.generation import extract, fid, inception_score
@@ -328,8 +328,7 @@ def ablate(
 def supervised_unet(widths: tuple[int, ...], size: int, *, steps: int, seed: int = 0, batch_size: int = 16) -> nn.Module:
     """S's network trained on the true masks of training pictures, cross entropy: the ceiling."""
     birds = PaperBirds(size, length=steps * batch_size, seed=seed)
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = UNet(widths).train()
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)

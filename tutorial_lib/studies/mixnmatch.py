@@ -19,6 +19,7 @@ from torch import Tensor
 from tutorial_lib.codes import Codes
 from tutorial_lib.data.birds import POSE, SHAPES, TEXTURES, PaperBirds, render
 from tutorial_lib.data.pictures import save_sheet
+from tutorial_lib.layers import seeded
 from tutorial_lib.methods.finegan import SORTING, FineGAN, FineGANConfig, fit_predictor
 from tutorial_lib.methods.mixnmatch import CodeMode, CodeModeConfig, MixNMatch
 from tutorial_lib.metrics.clustering import nmi, score_clusters
@@ -171,8 +172,7 @@ def posthoc_encoders(finegan: FineGAN, config: CodeModeConfig, steps: int = 1000
     own = {field.name: getattr(finegan.config, field.name) for field in fields(FineGANConfig)}
     own |= {field.name: field.default for field in fields(FineGANConfig) if field.name in SORTING}  # for what trains G
     config = replace(config, **own, silhouette_weight=0.0, pose_weight=0.0)
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = CodeMode(config)
         model.generator.load_state_dict(finegan.generator.state_dict())
         model.generator.eval().requires_grad_(False)

@@ -239,7 +239,7 @@ def _train(
         with _interrupts(accelerator) as interrupted:
             for step in range(done + 1, run.steps + 1):
                 _set_rates(method, rates, _rate(step - 1, run))
-                batch = moved(next(batches), device, layout)
+                batch = on_device(next(batches), device, layout)
                 with precision:
                     window.append(method.training_step(batch) if run.accumulate == 1 else accumulation(batch))
                 for name, average in averages.items():
@@ -284,7 +284,7 @@ def _train(
     if hasattr(method, "finish"):
         started, an_epoch = time.perf_counter(), len(data) // run.batch_size
         batches = islice(_loader(data, run, -(-run.steps // an_epoch) * an_epoch, accelerator, whole=True), an_epoch)
-        figures = _finish(method, averaged, (moved(batch, device, layout) for batch in batches), accelerator)
+        figures = _finish(method, averaged, (on_device(batch, device, layout) for batch in batches), accelerator)
         about = {**(about or {})} | ({"finished": figures} if figures else {})
         history.seconds += time.perf_counter() - started
     if folder is not None and accelerator.is_main_process:
@@ -484,7 +484,7 @@ def memory_format(run: RunSettings, device: torch.device) -> torch.memory_format
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def moved(batch: dict[str, Any], device: torch.device, layout: torch.memory_format) -> dict[str, Any]:
+def on_device(batch: dict[str, Any], device: torch.device, layout: torch.memory_format) -> dict[str, Any]:
     """A batch on a device, its pictures in a memory format."""
 
     def move(value: Any) -> Any:

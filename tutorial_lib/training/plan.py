@@ -28,7 +28,7 @@ from torch.utils.flop_counter import flop_registry
 
 from tutorial_lib.layers import as_on_a_gpu
 from tutorial_lib.training.checkpoints import machine
-from tutorial_lib.training.loop import autocast, choose_precision, fuse, memory_format, moved
+from tutorial_lib.training.loop import autocast, choose_precision, fuse, memory_format, on_device
 from tutorial_lib.training.presets import PRESETS, Preset, build, head_start
 
 aten = torch.ops.aten
@@ -199,7 +199,7 @@ def first_batch(
 ) -> dict[str, Tensor]:
     """The first n pictures of a data set as one batch."""
     loader = DataLoader(data, batch_sampler=[range(n)], collate_fn=getattr(data, "collate", None))
-    return moved({key: value for key, value in next(iter(loader)).items() if isinstance(value, Tensor)}, device, layout)
+    return on_device({key: value for key, value in next(iter(loader)).items() if isinstance(value, Tensor)}, device, layout)
 
 
 def prepared(preset: Preset, device: torch.device) -> nn.Module:
