@@ -21,6 +21,7 @@ from tutorial_lib.layers import (
     same_block,
     stretch,
     up_block,
+    update,
 )
 
 
@@ -260,3 +261,23 @@ def test_real_penalty_trains_the_score_in_full_precision_and_leaves_the_pictures
     penalty.backward()
     assert seen[0].dtype == penalty.dtype == torch.float32
     assert layer.weight.grad.any() and x.grad is None
+
+
+def test_an_update_learns_from_its_loss_alone_and_keeps_no_gradients():
+    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+    (weight * 100).sum().backward()  # left from a loss of someone else
+    update(torch.optim.SGD([weight], lr=0.1), (weight**2).sum())
+    torch.testing.assert_close(weight.detach(), torch.tensor([0.8, -1.6]))
+    assert weight.grad is None
+
+
+def test_an_update_goes_back_in_full_precision():
+    """Inside of autocast a double backward pass would compute its products in bf16."""
+    torch.manual_seed(0)
+    layer, x = nn.Linear(64, 64), torch.randn(8, 64, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        (slope,) = torch.autograd.grad(layer(x.bfloat16()).float().square().sum(), x, create_graph=True)
+        seen = []
+        layer.weight.register_hook(lambda gradient: seen.append(torch.is_autocast_enabled("cpu")))
+        update(torch.optim.SGD(layer.parameters(), lr=0.1), slope.square().sum())
+    assert seen == [False]

@@ -337,6 +337,14 @@ def backward(loss: Tensor, **options: Any) -> None:
         loss.backward(**options)
 
 
+def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of `optimizer` on `loss` and on nothing else. No gradients are kept: they would take memory until the next."""
+    optimizer.zero_grad(set_to_none=True)
+    backward(loss)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """torch's random numbers from a seed; after the `with` block they go on, on every device, as if it had not been."""

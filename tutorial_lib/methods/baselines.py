@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.pictures import as_pictures
-from tutorial_lib.layers import backward, conv3x3, frozen, orthogonal_init
+from tutorial_lib.layers import backward, conv3x3, frozen, orthogonal_init, update
 from tutorial_lib.methods.finegan import JudgeConfig, ObjectDiscriminator, Stem, generator_loss, judge_loss
 from tutorial_lib.methods.gmvae import (
     Decoder,
@@ -123,19 +123,14 @@ class InfoGAN(nn.Module):
         z, c = self.sample_codes(len(image)) if codes is None else codes
         fake = self.generator(z, c)
         d_loss = judge_loss(config, self.step, self.discriminator, image, [fake])
-        self._update("discriminator", d_loss)
+        update(self.optimizers["discriminator"], d_loss)
         with frozen(self.discriminator.trunk, self.discriminator.real):
             (logits,) = self.discriminator.read(fake)
             g_loss = generator_loss(self.discriminator.judge(fake), config.judge_hinge)
         information = config.information_weight * F.cross_entropy(logits, c)
-        self._update("generator", g_loss + information)
+        update(self.optimizers["generator"], g_loss + information)
         self.step += 1
         return {"d": d_loss.detach(), "g": g_loss.detach(), "information": information.detach()}
-
-    def _update(self, name: str, loss: Tensor) -> None:
-        self.optimizers[name].zero_grad(set_to_none=True)
-        backward(loss)
-        self.optimizers[name].step()
 
 
 class InfoGANGenerator(nn.Module):
@@ -273,7 +268,7 @@ class StarGAN(nn.Module):
 
         d, penalty = wasserstein_loss(self.critic, image, fake.detach(), config.gradient_penalty)
         c = classification_loss(self.critic.read(image), labels)
-        self._update("critic", d + config.classification_weight * c)
+        update(self.optimizers["critic"], d + config.classification_weight * c)
         losses = {"d": d, "penalty": penalty, "c": c}
         if trains_generator:
             with frozen(self.critic):
@@ -282,14 +277,9 @@ class StarGAN(nn.Module):
                     "cls_picture": config.classification_weight * classification_loss(self.critic.read(fake), target),
                     "rec": config.reconstruction_weight * F.l1_loss(self._generate(fake, labels).float(), image),
                 }
-                self._update("generator", sum(terms.values()))
+                update(self.optimizers["generator"], sum(terms.values()))
             losses |= terms
         return {name: loss.detach() for name, loss in losses.items()}
-
-    def _update(self, name: str, loss: Tensor) -> None:
-        self.optimizers[name].zero_grad(set_to_none=True)
-        backward(loss)
-        self.optimizers[name].step()
 
 
 # ---- cVAE-GAN, and what remains of it without a part ------------------------------------------------------------------------
@@ -390,9 +380,7 @@ class CVAEGAN(nn.Module):
         if self.judged:
             fakes = self.discriminator(pictures.detach(), labels).chunk(len(codes))
             losses["d"] = config.adversarial_weight * discriminator_loss(self.discriminator(image, label), *fakes)
-            self.optimizers["discriminator"].zero_grad(set_to_none=True)
-            backward(losses["d"])
-            self.optimizers["discriminator"].step()
+            update(self.optimizers["discriminator"], losses["d"])
             losses["adversarial"] = decoder_loss(*self.discriminator(pictures, labels).chunk(len(codes)))
             weighted = config.adversarial_weight * losses["adversarial"]
             backward(weighted, inputs=decoder, retain_graph=True)  # moves no encoder

@@ -37,6 +37,7 @@ from tutorial_lib.layers import (
     quick_to_draw,
     same_block,
     up_block,
+    update,
 )
 from tutorial_lib.methods.finegan import (
     CodeBlock,
@@ -249,7 +250,7 @@ class ComGAN(nn.Module):
 
         # max over D: the real picture -> 1, the composed one -> 0
         d_loss = judge_loss(config, self.step, self.discriminator, image, [fake.image])
-        _update(self.optimizers["discriminator"], d_loss)
+        update(self.optimizers["discriminator"], d_loss)
 
         # min over phi, F, B, M: the composed picture -> 1. Its gradients are watched before the regulariser adds its own,
         # which would hide them.
@@ -268,12 +269,6 @@ class ComGAN(nn.Module):
         self.optimizers["generator"].step()
         self.step += 1
         return losses
-
-
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    backward(loss)
-    optimizer.step()
 
 
 def _normal(n: int, length: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
@@ -464,7 +459,7 @@ class DSComGAN(nn.Module):
 
         # max over D: the real picture -> 1, the composed one and X_z -> 0
         d_loss = judge_loss(config, self.step, self.discriminator, image, [*pictures.values()])
-        _update(self.optimizers["discriminator"], d_loss)
+        update(self.optimizers["discriminator"], d_loss)
 
         with frozen(self.discriminator):
             # min over G: the composed picture and X_z -> 1
@@ -473,7 +468,7 @@ class DSComGAN(nn.Module):
             losses |= self.information_losses(fake, codes)
             if config.binary_weight:
                 losses["binary"] = config.binary_weight * binary_entropy(fake.mask)
-            _update(self.optimizers["generator"], sum(losses.values()))
+            update(self.optimizers["generator"], sum(losses.values()))
         self.step += 1
         return {"d": d_loss.detach()} | {name: loss.detach() for name, loss in losses.items()} | mask_watch(fake)
 
@@ -549,7 +544,7 @@ class Segmenter(DSComGAN):
 
         # max over D_m: the generator's mask M -> 1, S(x fake) and S(x real) -> 0
         d_loss = judge_loss(config, self.step, self.mask_discriminator, fake.mask, [of_fake, of_real])
-        _update(self.optimizers["mask_discriminator"], d_loss)
+        update(self.optimizers["mask_discriminator"], d_loss)
 
         with frozen(self.mask_discriminator):
             # min over S: S(x fake) and S(x real) -> 1, and lambda L_cons = lambda |S(x fake) - M|
@@ -558,6 +553,6 @@ class Segmenter(DSComGAN):
                 "s_real": generator_loss(self.mask_discriminator.judge(of_real), config.judge_hinge),
                 "consistency": config.consistency_weight * F.l1_loss(of_fake, fake.mask),
             }
-            _update(self.optimizers["unet"], sum(losses.values()))
+            update(self.optimizers["unet"], sum(losses.values()))
         self.step += 1
         return {"d_mask": d_loss.detach()} | {name: loss.detach() for name, loss in losses.items()}

@@ -30,7 +30,6 @@ from tutorial_lib.layers import (
     Conv,
     ResidualBlock,
     add_spectral_norm,
-    backward,
     conv3x3,
     frozen,
     leaky_relu,
@@ -39,6 +38,7 @@ from tutorial_lib.layers import (
     same_block,
     seeded,
     up_block,
+    update,
 )
 from tutorial_lib.methods.clusters import ObjectClusters, families, in_order, k_means, segmentation_loss
 
@@ -706,7 +706,7 @@ class FineGAN(nn.Module):
             penalty = real_penalty(lambda x: (weights * self.background_critic(x)[0]).sum(), scene)
             loss = loss + r1 * penalty / remaining(weights)
         loss = config.background_weight * loss + F.binary_cross_entropy_with_logits(is_background, weights)
-        self._update("background_critic", loss)
+        update(self.optimizers["background_critic"], loss)
         return {"d_background": loss.detach()}
 
     def sort(self, image: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
@@ -737,7 +737,7 @@ class FineGAN(nn.Module):
     ) -> dict[str, Tensor]:
         """D_c: real objects -> 1, generated children -> 0; if it judges by child, it needs their codes (B, N_c)."""
         loss = judge_loss(self.config, self.step, self.child_discriminator, image, [fake], real_c, fake_c)
-        self._update("child_discriminator", loss)
+        update(self.optimizers["child_discriminator"], loss)
         return {"d_child": loss.detach()}
 
     def finegan_losses(
@@ -824,7 +824,7 @@ class FineGAN(nn.Module):
 
     def update_generator(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """One update of the generator, Q_p and Q_c (and the other readers) on the sum of the losses."""
-        self._update("generator", sum(losses.values()))
+        update(self.optimizers["generator"], sum(losses.values()))
         return {name: loss.detach() for name, loss in losses.items()}
 
     @torch.no_grad()
@@ -840,13 +840,6 @@ class FineGAN(nn.Module):
         if picture.shape[-1] == size:
             return picture
         return F.interpolate(picture, size=(size, size), mode="bilinear", align_corners=False)
-
-    def _update(self, name: str, loss: Tensor) -> None:
-        """One step of an optimiser, after which no gradients are kept: they would take memory until the next."""
-        self.optimizers[name].zero_grad(set_to_none=True)
-        backward(loss)
-        self.optimizers[name].step()
-        self.optimizers[name].zero_grad(set_to_none=True)
 
 
 def _chunks(codes: Codes, n: int) -> list[Codes]:
@@ -897,9 +890,7 @@ class CodePredictor(nn.Module):
         """One update on generated pictures `batch["image"]` and the codes they were made from."""
         parent, child, _, _ = self(batch["image"])
         losses = {"p": F.cross_entropy(parent, codes.p), "c": F.cross_entropy(child, codes.c)}
-        self.optimizers["predictor"].zero_grad(set_to_none=True)
-        backward(sum(losses.values()))
-        self.optimizers["predictor"].step()
+        update(self.optimizers["predictor"], sum(losses.values()))
         return {name: loss.detach() for name, loss in losses.items()}
 
 
@@ -972,7 +963,7 @@ class FineGANClusters(FineGAN):
         with torch.no_grad():
             fake = self.generator(self.sample_codes(len(image)) if codes is None else codes)
         loss = segmentation_loss(self.clusters.segmenter, fake.image, fake.mask)
-        self._update("clusters", loss)
+        update(self.optimizers["clusters"], loss)
         self.step += 1
         return {"segmentation": loss.detach()}
 
@@ -1035,9 +1026,7 @@ class FineGANClusters(FineGAN):
         for _ in range(config.confusion_steps):
             chosen = torch.randint(half, (config.confusion_batch,), device=masks.device)
             (logits,) = reader.read(moved(masks[chosen].float() / 255))
-            optimizer.zero_grad()
-            backward(F.cross_entropy(logits, child[chosen]))
-            optimizer.step()
+            update(optimizer, F.cross_entropy(logits, child[chosen]))
         reader.eval()
         read = torch.zeros(config.n_children, config.n_children, device=masks.device)
         with torch.no_grad():

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutorial_lib.layers import UpConv, add_spectral_norm, backward, conv3x3
+from tutorial_lib.layers import UpConv, add_spectral_norm, backward, conv3x3, update
 
 # ---- config ---------------------------------------------------------------------------------------------------------------
 
@@ -553,12 +553,10 @@ class GMVAE(nn.Module):
         lkd = labelled_mean(likelihood_loss(self.mixture, z_s, label), label)
         # L_GM = L_cls + λ_lkd L_lkd                                                                         (Eq. 9)
         loss = cls + config.likelihood_weight * lkd
-        optimizer.zero_grad(set_to_none=True)
-        backward(loss)
         mixture = optimizer.param_groups[1]
         rate = mixture["lr"]
         mixture["lr"] = rate * config.mixture_decay ** (int(self.step) // config.mixture_decay_every)
-        optimizer.step()
+        update(optimizer, loss)
         mixture["lr"] = rate  # the loop's rate stays its own
         return {"cls": cls.detach(), "lkd": lkd.detach()}
 
@@ -569,7 +567,7 @@ class GMVAE(nn.Module):
                 posterior = self.posterior(image)
         for _ in range(self.config.classifier_updates):
             z_u = reparameterise(*posterior)
-            self._update("classifier", classifier_loss(self.adversarial_classifier(z_u), label))
+            update(self.optimizers["classifier"], classifier_loss(self.adversarial_classifier(z_u), label))
 
     def stage_two(self, image: Tensor, label: Tensor) -> dict[str, Tensor]:
         """One update each of C, of D, and of the encoders with the decoder."""
@@ -588,7 +586,7 @@ class GMVAE(nn.Module):
         pictures = self.decode(z_s, z)
 
         c = classifier_loss(self.adversarial_classifier(z_u.detach()), label)
-        self._update("classifier", c)
+        update(self.optimizers["classifier"], c)
         losses = {"c": c}
 
         rec = reconstruction_loss(pictures[: len(image)], image)
@@ -604,7 +602,7 @@ class GMVAE(nn.Module):
         if judged:
             fakes = self.discriminator(pictures.detach(), labels).chunk(2)
             d = config.adversarial_weight * discriminator_loss(self.discriminator(image, label), *fakes)
-            self._update("discriminator", d)
+            update(self.optimizers["discriminator"], d)
             adversarial = decoder_loss(*self.discriminator(pictures, labels).chunk(2))
             backward(config.adversarial_weight * adversarial, inputs=decoder, retain_graph=True)  # moves no encoder
             losses |= {"d": d, "adversarial": adversarial}
@@ -612,8 +610,3 @@ class GMVAE(nn.Module):
         self.optimizers["autoencoder"].step()
         losses |= {"rec": rec, "kl": kl, "e": e, "lkd_two": lkd}
         return {name: loss.detach() for name, loss in losses.items()}
-
-    def _update(self, name: str, loss: Tensor) -> None:
-        self.optimizers[name].zero_grad(set_to_none=True)
-        backward(loss)
-        self.optimizers[name].step()

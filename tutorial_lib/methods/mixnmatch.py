@@ -36,6 +36,7 @@ from tutorial_lib.layers import (
     leaky_relu,
     orthogonal_init,
     same_block,
+    update,
 )
 from tutorial_lib.methods.finegan import FineGAN, FineGANConfig, Stages, checked, critic_loss, generator_loss, moved
 
@@ -342,7 +343,7 @@ class CodeMode(FineGAN):
             generated = fake.detach(), getattr(codes, name)
             distance = distance + discriminator(*generated).mean() - discriminator(*real).mean()
             penalty = penalty + gradient_penalty(discriminator, real, generated)
-        self._update("pairs", distance + self.config.gradient_penalty * penalty)
+        update(self.optimizers["pairs"], distance + self.config.gradient_penalty * penalty)
         return {"d_pairs": distance.detach(), "d_pairs_penalty": penalty.detach()}
 
     def pair_losses(self, image: Tensor, encoded: Codes, fake: Tensor, codes: Codes) -> dict[str, Tensor]:
@@ -544,7 +545,7 @@ class MixNMatch(CodeMode):
         if config.feature_adversarial_weight:
             judged = self.feature_critic(fake.feature), self.feature_critic(read.detach())
             loss = critic_loss(*judged, config.hinge)
-            self._update("feature_critic", loss)
+            update(self.optimizers["feature_critic"], loss)
             losses["d_feature"] = loss.detach()
             with frozen(self.feature_critic):
                 terms["g_feature"] = config.feature_adversarial_weight * generator_loss(self.feature_critic(read), config.hinge)
@@ -554,6 +555,6 @@ class MixNMatch(CodeMode):
         if config.feature_redraw_weight:
             redrawn = self.generator(self._encode(image), read).image
             terms["feature_redraw"] = config.feature_redraw_weight * F.l1_loss(redrawn, image)
-        self._update("extractor", sum(terms.values()))
+        update(self.optimizers["extractor"], sum(terms.values()))
         self.step += 1
         return losses | {name: loss.detach() for name, loss in terms.items()}

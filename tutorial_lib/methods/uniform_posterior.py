@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.pictures import as_pictures
-from tutorial_lib.layers import UpConv, add_spectral_norm, backward, frozen, gradient_penalty
+from tutorial_lib.layers import UpConv, add_spectral_norm, frozen, gradient_penalty, update
 from tutorial_lib.methods.finegan import checked, critic_loss, moved
 
 REST = "rest"  # the name of z_0 among the codes
@@ -354,12 +354,6 @@ def check_label(name: str, n_classes: int, label: Tensor | None) -> Tensor:
     return label
 
 
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    backward(loss)
-    optimizer.step()
-
-
 # ---- the full model ---------------------------------------------------------------------------------------------------------
 
 
@@ -529,7 +523,7 @@ class UniformPosterior(nn.Module):
         else:
             d, penalty = wasserstein_loss(self.critic, image, mixed.detach(), config.gradient_penalty)
             judged = {"d": d, "penalty": penalty}
-        _update(self.optimizers["critic"], judged["d"])
+        update(self.optimizers["critic"], judged["d"])
 
         c = self._update_classifiers(image, labels)
 
@@ -546,7 +540,7 @@ class UniformPosterior(nn.Module):
             }
             if config.code_reconstruction_weight:
                 losses["rec_code"] = config.code_reconstruction_weight * self._code_reconstruction(mixed, shuffled)
-            _update(self.optimizers["generator"], sum(losses.values()))
+            update(self.optimizers["generator"], sum(losses.values()))
         self.step += 1
         losses |= judged | {"c": c}
         return {name: loss.detach() for name, loss in losses.items()}
@@ -576,7 +570,7 @@ class UniformPosterior(nn.Module):
         seen, dropout = jittered(image, self.config.classifier_jitter), self.config.classifier_dropout
         logits = {name: classify(seen, dropout=dropout) for name, classify in self.classifiers.items()}
         loss = classification_loss(logits, labels)
-        _update(self.optimizers["classifiers"], loss)
+        update(self.optimizers["classifiers"], loss)
         return loss.detach()
 
     def _code_reconstruction(self, mixed: Tensor, codes: Codes) -> Tensor:
@@ -668,11 +662,11 @@ class ShallowModel(nn.Module):
         """One update of the classifiers and one of the encoders; returns the losses."""
         image, labels = check_batch(self.config, batch)
         c = classification_loss({name: classify(image) for name, classify in self.classifiers.items()}, labels)
-        _update(self.optimizers["classifiers"], c)
+        update(self.optimizers["classifiers"], c)
         with frozen(self.classifiers):
             own, others = read_codes(self.classifiers, {name: encoder(image) for name, encoder in self.encoders.items()})
             # L_abl = L_cls + λ_dis L_dis                                                                    (Eq. 10)
             cls, dis = classification_loss(own, labels), disentanglement_loss(others)
-            _update(self.optimizers["encoders"], cls + self.config.disentanglement_weight * dis)
+            update(self.optimizers["encoders"], cls + self.config.disentanglement_weight * dis)
         self.step += 1
         return {name: loss.detach() for name, loss in {"c": c, "cls_code": cls, "dis": dis}.items()}

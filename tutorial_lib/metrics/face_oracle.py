@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.faces import EXPRESSIONS, GAZES, HELD_OUT, ILLUMINATIONS, TRAINING
-from tutorial_lib.layers import backward
+from tutorial_lib.layers import update
 from tutorial_lib.metrics.oracle import augment
 
 LABELS = {
@@ -94,10 +94,7 @@ class FaceOracle(nn.Module):
         losses = {name: F.cross_entropy(getattr(read, name), batch[name]) for name in LABELS}
         seen = batch["strength"] * (batch["expression"] != EXPRESSIONS.index("neutral"))
         losses["strength"] = 10 * F.mse_loss(read.strength, seen)
-        optimizer = self.optimizers["oracle"]
-        optimizer.zero_grad(set_to_none=True)
-        backward(sum(losses.values()))
-        optimizer.step()
+        update(self.optimizers["oracle"], sum(losses.values()))
         self.step += 1
         return {name: loss.detach() for name, loss in losses.items()}
 

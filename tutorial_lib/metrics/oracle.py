@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.birds import BACKGROUNDS, KEYPOINTS, POSE, SHAPES, TEXTURES
-from tutorial_lib.layers import backward
+from tutorial_lib.layers import update
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,7 @@ class Oracle(nn.Module):
         losses["pose"] = 5 * F.mse_loss(read.pose, batch["pose"])
         with torch.autocast(images.device.type, enabled=False):  # in which CUDA refuses this loss
             losses["mask"] = 2 * F.binary_cross_entropy(read.mask.float(), batch["mask"].clamp(0, 1))
-        optimizer = self.optimizers["oracle"]
-        optimizer.zero_grad(set_to_none=True)
-        backward(sum(losses.values()))
-        optimizer.step()
+        update(self.optimizers["oracle"], sum(losses.values()))
         self.step += 1
         return {name: loss.detach() for name, loss in losses.items()}
 

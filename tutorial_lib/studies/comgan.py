@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from tutorial_lib.data.birds import POSE, PaperBirds
 from tutorial_lib.data.pictures import save_sheet
-from tutorial_lib.layers import UNet, seeded
+from tutorial_lib.layers import UNet, seeded, update
 from tutorial_lib.methods.comgan import FAMILIES, ComGAN, Composition, DSComGAN, Segmenter, is_trivial, mask_watch
 from tutorial_lib.metrics.control import ControlMatrix, control_matrix
 from tutorial_lib.metrics.generation import extract, fid, inception_score
@@ -334,9 +334,7 @@ def supervised_unet(widths: tuple[int, ...], size: int, *, steps: int, seed: int
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
         for batch in birds.stream(batch_size):
             loss = F.binary_cross_entropy(network(batch["image"].as_subclass(Tensor)), batch["mask"].as_subclass(Tensor))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+            update(optimizer, loss)
             schedule.step()
     return network.eval()
 

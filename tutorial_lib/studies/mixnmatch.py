@@ -19,7 +19,7 @@ from torch import Tensor
 from tutorial_lib.codes import Codes
 from tutorial_lib.data.birds import POSE, SHAPES, TEXTURES, PaperBirds, render
 from tutorial_lib.data.pictures import save_sheet
-from tutorial_lib.layers import seeded
+from tutorial_lib.layers import seeded, update
 from tutorial_lib.methods.finegan import SORTING, FineGAN, FineGANConfig, fit_predictor
 from tutorial_lib.methods.mixnmatch import CodeMode, CodeModeConfig, MixNMatch
 from tutorial_lib.metrics.clustering import nmi, score_clusters
@@ -181,11 +181,9 @@ def posthoc_encoders(finegan: FineGAN, config: CodeModeConfig, steps: int = 1000
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = 1e-3 * (1 - step / steps)
-            optimizer.zero_grad(set_to_none=True)
             codes, drawn = model.draw_for_reprediction(32)
             read = {name: encoder(drawn) for name, encoder in model.encoders.items()}
-            sum(model.reprediction_losses(codes, read).values()).backward()
-            optimizer.step()
+            update(optimizer, sum(model.reprediction_losses(codes, read).values()))
     return model.eval()
 
 
