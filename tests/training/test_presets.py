@@ -217,7 +217,7 @@ def test_photographs_do_not_start_from_a_model_of_paper_birds():
     assert plain.method.background_first == PRESETS["finegan"]["first"].method.background_first > 0
     assert on_photos("finegan", "laptop", "folder").start == PRESETS["finegan"]["laptop"].start
     assert PRESETS["gmvae"]["unseen"].start == "gmvae" and on_photos("gmvae", "unseen", "folder").start is None
-    assert on_photos("mixnmatch_code", "laptop", "folder").start == "runs/finegan/model.safetensors"
+    assert on_photos("mixnmatch_code", "first", "folder").start == "runs/finegan/model.safetensors"
     assert on_photos("mixnmatch", "paper", "folder").start == "runs/mixnmatch_code/model.safetensors"
 
 
