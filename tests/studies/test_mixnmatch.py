@@ -140,13 +140,29 @@ def test_ablations_train_and_measure_every_row(monkeypatch, tmp_path, oracle):
     assert len(trained) == 5 + len(study.ABLATIONS)  # and what was measured on another number of pairs
 
 
+def test_ablations_of_feature_mode_begin_from_the_code_mode_before_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("TUTORIAL_LIB_DATA", str(tmp_path))
+    places = [tmp_path / "checkpoints" / f"{name}.safetensors" for name in ("mixnmatch_code", "first", "mixnmatch")]
+    code, *stages = (build(PRESETS[name]["smoke"].method) for name in ("mixnmatch_code", "mixnmatch", "mixnmatch"))
+    checkpoints.save(code, places[0], card={})
+    for before, stage, place in zip(places, stages, places[1:], strict=False):
+        checkpoints.save(stage, place, card={"start": checkpoints.start_from(stage, before)})
+    assert study.beginning("mixnmatch") == checkpoints.sha256(places[0]) == study.beginning("mixnmatch_code")
+
+
 @pytest.mark.skipif(not {"finegan", "mixnmatch"} <= set(checkpoints.shipped()), reason="no checkpoints are shipped")
 def test_stored_ablations_began_from_what_is_shipped():
     rows = study.stored_ablations()
     assert rows.keys() == study.ABLATIONS.keys()
     for row, figures in rows.items():
-        assert figures["start"] == checkpoints.card(study.ABLATIONS[row][2])["sha256"]
+        assert figures["start"] == study.beginning(study.ABLATIONS[row][2])
         assert figures["samples"] == 5000
+
+
+@pytest.mark.skipif(not {"finegan", "mixnmatch"} <= set(checkpoints.shipped()), reason="no checkpoints are shipped")
+def test_both_cards_have_the_same_clusters_of_finegan():
+    mixnmatch, finegan = (checkpoints.card(name)["figures"] for name in ("mixnmatch", "finegan"))
+    assert {name: mixnmatch[f"finegan.{name}"] for name in study.CLUSTERS} == {name: finegan[name] for name in study.CLUSTERS}
 
 
 def test_a_sheet_of_mixes_has_the_donors_above_and_the_truth_below(model):
