@@ -41,6 +41,15 @@ def test_keypoint_error_is_in_pixels_of_64():
     assert study.evaluate(Teller((1.5, 2.0)), samples=SAMPLES)["keypoints"] == pytest.approx(2.5 * 2, rel=1e-4)
 
 
+def test_pose_r2_is_scikit_learns():
+    from sklearn.metrics import r2_score
+
+    true, noise = torch.randn(2, 50, len(POSE), generator=torch.Generator().manual_seed(0))
+    read = true * 0.5 + noise * torch.arange(len(POSE)) / 2  # from half the truth to far worse than its mean
+    assert list(study.pose_r2(read, true)) == list(POSE)
+    assert list(study.pose_r2(read, true).values()) == pytest.approx(r2_score(true, read, multioutput="raw_values"), rel=1e-4)
+
+
 def test_held_out_renders_are_of_no_presets_seed():
     from tutorial_lib.training.presets import PRESETS
 

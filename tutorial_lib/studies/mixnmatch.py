@@ -29,7 +29,7 @@ from tutorial_lib.metrics.oracle import Oracle
 from tutorial_lib.metrics.segmentation import iou
 from tutorial_lib.studies.finegan import beside_bars, generated_features
 from tutorial_lib.studies.finegan import cluster as cluster_posthoc
-from tutorial_lib.studies.oracle import HELD_OUT
+from tutorial_lib.studies.oracle import HELD_OUT, pose_r2
 from tutorial_lib.training import checkpoints
 from tutorial_lib.training.checkpoints import load, results, start_from
 from tutorial_lib.training.loop import averaged_weights, train
@@ -103,8 +103,8 @@ def score_mixes(model: CodeMode, oracle: Oracle, mode: str, n: int = 5000) -> di
         true_masks.append(pair.b["mask"].as_subclass(Tensor))
     figures = {name: value / n for name, value in sums.items()}
     found, true = torch.cat(poses), torch.cat(true_poses)
-    r2 = 1 - (found - true).square().sum(0) / (true - true.mean(0)).square().sum(0)
-    figures["pose.r2"] = float(r2[1:].mean())
+    r2 = pose_r2(found, true)
+    figures["pose.r2"] = sum(r2[name] for name in POSE if name != "flip") / (len(POSE) - 1)
     figures["pose.flip"] = float(((found[:, 0] > 0.5) == (true[:, 0] > 0.5)).float().mean())
     return figures | {"mask.iou": iou(torch.cat(masks), torch.cat(true_masks))}
 
@@ -123,10 +123,8 @@ def four_donors(model: CodeMode, oracle: Oracle, n: int = 2000) -> dict[str, flo
             kept[name] += int((read.labels()[name] == donor[name]).sum())
         found.append(read.pose)
         true.append(donors[3]["pose"])
-    found, true = torch.cat(found), torch.cat(true)
-    r2 = 1 - (found - true).square().sum(0) / (true - true.mean(0)).square().sum(0)
     figures = {f"mix.{name}": count / n for name, count in kept.items()}
-    return figures | {f"mix.pose.{name}": float(value) for name, value in zip(POSE, r2, strict=True)}
+    return figures | {f"mix.pose.{name}": r2 for name, r2 in pose_r2(torch.cat(found), torch.cat(true)).items()}
 
 
 @torch.no_grad()

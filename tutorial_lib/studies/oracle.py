@@ -1,6 +1,7 @@
 """How well the oracle reads held-out, untied renders."""
 
 import torch
+from torch import Tensor
 
 from tutorial_lib.data.birds import POSE, PaperBirds
 from tutorial_lib.metrics.oracle import Oracle
@@ -28,11 +29,15 @@ def evaluate(method: Oracle, card: dict | None = None, *, samples: int = 2000) -
         overlap += float(iou_per_image(reading.mask, batch["mask"]).sum())
         read.append(reading.pose)
         true.append(batch["pose"])
-    read, true = torch.cat(read), torch.cat(true)
-    r2 = 1 - (read - true).square().sum(0) / (true - true.mean(0)).square().sum(0)
     figures = {name: n / samples for name, n in right.items()}
     figures |= {"keypoints": apart / visible * 64 / method.config.image_size, "mask.iou": overlap / samples}
-    return figures | {f"pose.{name}": float(value) for name, value in zip(POSE, r2, strict=True)}
+    return figures | {f"pose.{name}": r2 for name, r2 in pose_r2(torch.cat(read), torch.cat(true)).items()}
+
+
+def pose_r2(read: Tensor, true: Tensor) -> dict[str, float]:
+    """R² of each part of the pose (N, 7) as read, by name: 1 at best, below 0 if the mean of the true ones were nearer."""
+    r2 = 1 - (read - true).square().sum(0) / (true - true.mean(0)).square().sum(0)
+    return dict(zip(POSE, r2.tolist(), strict=True))
 
 
 def table(figures: dict[str, float]) -> str:
