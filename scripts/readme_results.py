@@ -7,11 +7,12 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tutorial_lib.studies import comgan, gmvae, mixnmatch, uniform_posterior
 from tutorial_lib.studies.finegan import BARS, PAPER, reached
+from tutorial_lib.training.checkpoints import lineage
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
@@ -22,16 +23,9 @@ def card(name: str) -> dict:
     return json.loads((ROOT / "data" / "checkpoints" / f"{name}.json").read_text())
 
 
-def stages(about: dict | None) -> Iterator[dict]:
-    """The run of a card, and those that it started from."""
-    while about is not None:
-        yield about
-        about = about.get("start")
-
-
 def whole(about: dict, name: str) -> float:
     """What a card says of all these runs together: `images`, `steps` or `seconds`."""
-    return sum(stage[name] for stage in stages(about))
+    return sum(stage[name] for stage in lineage(about))
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -59,7 +53,7 @@ def measured(name: str, figures: dict[str, float], bars: dict[str, tuple[str, fl
 def bars() -> str:
     """FineGAN beside its bars."""
     about = card("finegan")
-    f, sorting = about["figures"], next(stage for stage in stages(about) if stage["method"] == "finegan_clusters")
+    f, sorting = about["figures"], next(stage for stage in lineage(about) if stage["method"] == "finegan_clusters")
     minutes, both = whole(about, "seconds") / 60, (about["seconds"] + sorting["seconds"]) / 60
 
     def row(label: str, name: str, text: str = "") -> tuple[str, str, str]:

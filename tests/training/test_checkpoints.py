@@ -255,6 +255,8 @@ def test_a_start_tells_the_whole_line_of_descent(tmp_path):
     second = checkpoints.save(code_mode, tmp_path / "second.safetensors", card={"steps": 5, "start": start})
     whole = checkpoints.start_from(presets.build(presets.PRESETS["mixnmatch"]["smoke"].method), second)
     assert whole["steps"] == 5 and whole["start"] == start
+    assert checkpoints.lineage({"steps": 7, "start": whole}) == [start, whole, {"steps": 7, "start": whole}]
+    assert checkpoints.lineage(start) == [start]
 
 
 def test_start_from_other_sizes_says_both(tmp_path):

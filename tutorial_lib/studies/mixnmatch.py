@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -104,7 +105,7 @@ def score_mixes(model: CodeMode, oracle: Oracle, mode: str, n: int = 5000) -> di
     figures = {name: value / n for name, value in sums.items()}
     found, true = torch.cat(poses), torch.cat(true_poses)
     r2 = pose_r2(found, true)
-    figures["pose.r2"] = sum(r2[name] for name in POSE if name != "flip") / (len(POSE) - 1)
+    figures["pose.r2"] = fmean(r2[name] for name in POSE[1:])
     figures["pose.flip"] = float(((found[:, 0] > 0.5) == (true[:, 0] > 0.5)).float().mean())
     return figures | {"mask.iou": iou(torch.cat(masks), torch.cat(true_masks))}
 
@@ -209,9 +210,10 @@ def evaluate(method: MixNMatch, card: dict | None = None, *, samples: int = 5000
             f"{prefix}is": inception_score(logits)[0],
         }
     # As its card has them: a predictor fitted anew, on other threads, would tell plumages apart a little better or worse.
-    clusters = {name: value for name, value in checkpoints.card("finegan").get("figures", {}).items() if name in CLUSTERS}
-    clusters = clusters if len(clusters) == len(CLUSTERS) else cluster_posthoc(fit_predictor(finegan))
-    figures |= {f"finegan.{name}": value for name, value in clusters.items()}
+    clusters = checkpoints.card("finegan").get("figures", {})
+    if not clusters.keys() >= set(CLUSTERS):
+        clusters = cluster_posthoc(fit_predictor(finegan))
+    figures |= {f"finegan.{name}": clusters[name] for name in CLUSTERS}
     for row, scores in (rows | stored_ablations()).items():
         figures |= {f"table3.{row}.shape": scores["shape"], f"table3.{row}.texture": scores["texture"]}
     return figures
@@ -259,10 +261,10 @@ ABLATIONS: dict[str, tuple[str, str, str, str, dict]] = {
 def beginning(name: str) -> str:
     """SHA-256 of the checkpoint from which a run that starts from `name` has its weights: in feature mode, whose S starts anew,
     of the code mode that made generator and encoders."""
-    about = checkpoints.card(name)
-    while about["method"] == MixNMatch.name and "start" in about:
-        about = about["start"]
-    return about["sha256"]
+    for stage in reversed(checkpoints.lineage(checkpoints.card(name))):
+        if stage["method"] != MixNMatch.name:
+            break
+    return stage["sha256"]
 
 
 def ablate(folder: Path, *, steps: int = 400, seed: int = 0, samples: int = 5000) -> dict[str, dict[str, Any]]:

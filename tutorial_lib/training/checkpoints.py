@@ -165,6 +165,14 @@ def card(name_or_path: str | Path) -> dict[str, Any]:
     return about
 
 
+def lineage(about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The run of a card and those that it started from, in the order in which they were trained."""
+    line = [about]
+    while "start" in line[0]:
+        line.insert(0, line[0]["start"])
+    return line
+
+
 def update_card(name_or_path: str | Path, figures: Mapping[str, float]) -> None:
     """Write measured figures into a checkpoint's card, over those of the same name."""
     path = find(name_or_path).with_suffix(".json")
