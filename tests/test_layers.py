@@ -172,6 +172,13 @@ def test_conv_is_a_convolution_in_values_and_first_and_second_gradients(shape, s
         torch.testing.assert_close(one, other)
 
 
+def test_a_convolution_is_a_product_sooner_in_training():
+    layer, x = Conv(90, 4, 4, stride=2, padding=1), torch.randn(1, 90, 8, 8)  # 1440 values of a patch, 16 patches: 90 times
+    assert layer.as_product(x) and not layer.as_product(x.expand(4, -1, -1, -1))
+    with torch.no_grad():
+        assert not layer.as_product(x) and layer.as_product(x[..., :6, :6])
+
+
 def test_as_on_a_gpu_neither_product_nor_joined_layers():
     layer, x = Conv(90, 4, 4), torch.randn(1, 90, 5, 7, requires_grad=True)
     joined = [norm_glu(x, nn.BatchNorm2d(90)).grad_fn.name()]

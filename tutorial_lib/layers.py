@@ -68,9 +68,11 @@ class Conv(nn.Conv2d):
         return y if self.bias is None else y + self.bias[:, None, None]
 
     def as_product(self, x: Tensor) -> bool:
-        """Whether a patch of x has a hundred times as many values as there are patches, or there is one in a picture only."""
+        """Whether there is one patch in a picture only, or it has many times as many values as there are patches: a hundred,
+        and in training, where the weights' gradients are as large once more, thirty."""
         pixels, weights = math.prod(self._size(x)), self.weight[0].numel()
-        return _on_cpu(x) and (pixels == 1 or 100 * pixels * len(x) <= weights)
+        times = 30 if torch.is_grad_enabled() else 100
+        return _on_cpu(x) and (pixels == 1 or times * pixels * len(x) <= weights)
 
     def _size(self, x: Tensor) -> list[int]:
         """(h, w)."""

@@ -113,6 +113,16 @@ def test_bf16_moves_half_the_bytes():
     assert moved[1] == moved[0] / 2
 
 
+@pytest.mark.parametrize("method", ["finegan", "mixnmatch_code"])
+def test_what_learns_from_sorted_pictures_can_be_planned_before_any_are_sorted(method):
+    preset = PRESETS[method]["laptop"]
+    model = plan.prepared(preset, torch.device("cpu"))
+    with pytest.raises(ValueError, match="no pictures were sorted yet"):
+        build(preset.method).training_step(plan.first_batch(preset.dataset(), 2, torch.device("cpu")))
+    plan.steps_of(model, plan.first_batch(preset.dataset(), 2, torch.device("cpu")), "fp32", 1)
+    assert int(model.step) == 1
+
+
 def test_work_of_a_batch_lies_on_the_line_through_two_others_and_operations_do_not_grow():
     few, more = Work(10, 100, 9, 50), Work(20, 180, 7, 70)
     assert few.at(2, more, 4, 12) == Work(60, 500, 7, 150)

@@ -50,6 +50,7 @@ from tutorial_lib.data.batched import BatchedDataset, InMemory
 from tutorial_lib.training import checkpoints
 from tutorial_lib.training.accumulation import Accumulation
 from tutorial_lib.training.distributed import average_gradients, broadcast, convert_batch_norm
+from tutorial_lib.training.memory import memory_kept
 from tutorial_lib.training.snapshots import read_snapshot, restore, restore_rng, save_snapshot
 
 if TYPE_CHECKING:
@@ -160,7 +161,8 @@ def train(
     folder = Path(folder) if folder is not None else None
     home = next(method.parameters()).device
     try:
-        history = _train(method, data, run, folder, resume, callbacks, progress, accelerator, about)
+        with memory_kept(accelerator.device):
+            history = _train(method, data, run, folder, resume, callbacks, progress, accelerator, about)
     finally:
         place(method, home)
     for network in history.averaged.values():
