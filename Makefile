@@ -8,7 +8,7 @@ NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
 BIN := .venv/bin
 # Trainings in order, METHOD or METHOD:PRESET (laptop, if none is named); a stage comes before what starts from it.
 RUNS := oracle finegan:first finegan:second finegan_clusters finegan:third finegan infogan:first infogan:second infogan \
-  mixnmatch_code:first mixnmatch_code:second mixnmatch_code mixnmatch:first mixnmatch \
+  mixnmatch_code:first mixnmatch_code:second mixnmatch_code mixnmatch:first mixnmatch:second mixnmatch \
   ds_comgan:first ds_comgan:second ds_comgan ds_comgan_segmenter \
   face_oracle uniform_posterior:first uniform_posterior stargan:first stargan:second stargan \
   gmvae:first gmvae
@@ -49,7 +49,7 @@ notebooks: setup ## run every notebook and store its outputs (one: NOTEBOOKS=not
 
 checkpoints: setup ## retrain what data/checkpoints ships (hours)
 	@echo "Training $(RUNS), then the ablations that are not in data/results yet:"
-	@echo "the training takes sixteen hours at most on two CPU cores; less on a GPU."
+	@echo "the training takes about sixteen hours on two CPU cores; less on a GPU."
 	@echo "Ctrl-C stops with a snapshot; the same command goes on from there."
 	@mkdir -p data/checkpoints
 	@for run in $(RUNS); do \
