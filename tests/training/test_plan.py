@@ -115,11 +115,11 @@ def test_bf16_moves_half_the_bytes():
 
 @pytest.mark.parametrize("method", ["finegan", "mixnmatch_code"])
 def test_what_learns_from_sorted_pictures_can_be_planned_before_any_are_sorted(method):
-    preset = PRESETS[method]["laptop"]
-    model = plan.prepared(preset, torch.device("cpu"))
+    preset, cpu = PRESETS[method]["laptop"], torch.device("cpu")
+    model, batch = plan.prepared(preset, cpu), plan.first_batch(preset.dataset(), 2, cpu)
     with pytest.raises(ValueError, match="no pictures were sorted yet"):
-        build(preset.method).training_step(plan.first_batch(preset.dataset(), 2, torch.device("cpu")))
-    plan.steps_of(model, plan.first_batch(preset.dataset(), 2, torch.device("cpu")), "fp32", 1)
+        build(preset.method).training_step(batch)
+    plan.steps_of(model, batch, "fp32", 1)
     assert int(model.step) == 1
 
 

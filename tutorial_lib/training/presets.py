@@ -407,12 +407,12 @@ _MIXNMATCH["second"] = Preset(
     run=replace(_MIXNMATCH["first"].run, steps=4000, ema_decay=0.99, decay_from=0.3),
     start="runs/mixnmatch_first/model.safetensors",
 )
-_MIXNMATCH["laptop"] = Preset(
+_MIXNMATCH["laptop"] = replace(
     # Redrawing longer draws S away from phi: 6,000 steps more at these weights, and the critic's loss is 0.1, R² of the pose
     # 0.75 (5,000 mixes; 0.78 before). Where the critic counts ten times, its loss stays at 1.9, and R² comes to 0.81. Chosen by
     # 700 steps each and 1,000 other mixes, 0.787 before: the critic ten times 0.792, begun anew or not; redrawing at 200 0.783.
-    replace(_MIXNMATCH["second"].method, feature_adversarial_weight=10.0),
-    data=_MIXNMATCH["first"].data,
+    _MIXNMATCH["second"],
+    method=replace(_MIXNMATCH["second"].method, feature_adversarial_weight=10.0),
     run=replace(_MIXNMATCH["second"].run, steps=3500),
     start="runs/mixnmatch_second/model.safetensors",
 )
