@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -143,6 +144,17 @@ def test_networks_that_a_preset_begins_anew_are_named(trained, capsys, monkeypat
     monkeypatch.setitem(presets.PRESETS["toy"], "smoke", from_toy)
     assert trained(["train", "toy", "--preset", "smoke", "--folder", "on"]) == 0
     assert "from toy, but for generator.3 and discriminator, which the preset begins anew\n" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_when_the_checkpoint_it_started_from_is_gone(trained, monkeypatch):
+    start = ["train", "toy", "--preset", "smoke", "--folder", "on", "--start", "first/model.safetensors"]
+    assert trained(["train", "toy", "--preset", "smoke", "--folder", "first"]) == 0
+    assert trained(start) == 0
+    before = checkpoints.card("on/model.safetensors")["start"]
+    shutil.rmtree("first")
+    assert trained([*start, "--run.steps", "6", "--resume"]) == 0
+    assert checkpoints.card("on/model.safetensors")["start"] == before
+    assert trained([*start[:5], "anew", *start[6:], "--resume"]) == 2  # there is nothing to go on with
 
 
 def test_sample_writes_the_same_sheet_for_the_same_seed(trained):

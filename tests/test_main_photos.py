@@ -125,8 +125,8 @@ def test_method_that_needs_factors_says_so(command_line, capsys):
 
 def test_missing_stage_is_to_be_trained_on_the_same_photographs(command_line, capsys):
     start = "runs/finegan_second/model.safetensors"
-    assert command_line(["train", "finegan_clusters", "--preset", "smoke", "--photos", "mine", "--start", start]) == 2
-    command = "train finegan --preset second --folder runs/finegan_second --photos mine --layout folder"
+    assert command_line(["train", "finegan_clusters", "--preset", "smoke", "--photos", "my own", "--start", start]) == 2
+    command = "train finegan --preset second --folder runs/finegan_second --photos 'my own' --layout folder"
     assert capsys.readouterr().err.endswith(f"python -m tutorial_lib {command}\n")
 
 
@@ -192,6 +192,19 @@ def test_sheet_does_not_go_among_the_pictures(command_line, capsys, monkeypatch,
     assert "would lie among the pictures of .: --sheet PATH puts it elsewhere" in capsys.readouterr().err
     assert [path.name for path in Path().iterdir()] == ["images"]
     assert command_line(["data", "check", "folder", ".", "--sheet", "../sheet.png"]) == 0
+
+
+def test_runs_do_not_lie_among_the_pictures(command_line, capsys, monkeypatch):
+    monkeypatch.chdir(write_folder(Path("mine"), None))
+    for path in Path("images").iterdir():
+        path.rename(path.name)
+    Path("images").rmdir()
+    train = ["train", "comgan", "--preset", "smoke", "--photos", ".", *SHORT]
+    assert command_line(train) == 2
+    assert "runs/comgan would lie among the pictures of .: --folder PATH puts it elsewhere" in capsys.readouterr().err
+    assert command_line([*train, "--folder", "../comgan"]) == 0
+    monkeypatch.chdir(write_folder(Path("../other"), None))
+    assert command_line(train) == 0  # beside images/
 
 
 @pytest.mark.parametrize("small", ["images/b.png", "masks/b.png"])

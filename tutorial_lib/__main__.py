@@ -16,6 +16,7 @@ import importlib.util
 import inspect
 import json
 import math
+import shlex
 import shutil
 import sys
 import time
@@ -105,7 +106,7 @@ def start_from(method: torch.nn.Module, preset: Preset, own: bool) -> dict[str, 
 
 def stage_before(preset: Preset) -> str:
     """The sentence that says how to make the checkpoint that a preset starts from; empty if no preset makes it."""
-    photos = f" --photos {preset.data['root']} --layout {preset.source}" if "root" in preset.data else ""
+    photos = f" --photos {shlex.quote(str(preset.data['root']))} --layout {preset.source}" if "root" in preset.data else ""
     stages = {f"runs/{name}": f"{name}{photos}, with a preset of the same size" for name in PRESETS}
     for name, presets in PRESETS.items():
         stages |= {f"runs/{name}_{p}": f"{name} --preset {p} --folder runs/{name}_{p}{photos}" for p in presets}
@@ -121,12 +122,20 @@ def run_training(preset: Preset, folder: Path, resume: bool, own_start: bool) ->
     if run.steps <= (part := head_start(preset.method)):
         raise ValueError(f"steps: the first {part} train a part of the method only, so more are needed; got {run.steps}")
     torch.manual_seed(run.seed)
-    method = build(preset.method)
-    about = {} if preset.start is None else {"start": start_from(method, preset, own_start)}
-    if preset.start is not None and preset.anew and accelerator.is_main_process:
+    method, about = build(preset.method), {}
+    going_on = resume and (folder / "snapshot.safetensors").exists()
+    if preset.start is not None:
+        try:
+            about["start"] = start_from(method, preset, own_start)
+        except FileNotFoundError:
+            if not going_on:  # what was taken from it is in the snapshot
+                raise
+    if preset.start is not None and preset.anew and not going_on and accelerator.is_main_process:
         print(f"from {preset.start}, but for {' and '.join(preset.anew)}, which the preset begins anew")
 
     data = preset.dataset()
+    if hasattr(data, "photos") and folder.resolve().is_relative_to(getattr(data, "images", data.root).resolve()):
+        raise ValueError(f"{folder} would lie among the pictures of {data.root}: --folder PATH puts it elsewhere")
     for remark in check_labels(preset.method, data):
         if accelerator.is_main_process:
             print(remark)

@@ -154,6 +154,20 @@ def test_archives_are_unpacked_into_the_published_layout_and_not_loaded_twice(se
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["flowers-102/jpg/image_00001.jpg"]
 
 
+def test_damaged_archive_that_lies_there_is_named(tmp_path, monkeypatch):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        about = tarfile.TarInfo("jpg/image_00001.jpg")
+        about.size = 10_000
+        tar.addfile(about, io.BytesIO(bytes(10_000)))
+    monkeypatch.setitem(ARCHIVES, "flowers", (Archive("http://nowhere/102flowers.tgz", "", "flowers-102/jpg"),))
+    file = tmp_path / "flowers-102" / "102flowers.tgz"
+    file.parent.mkdir()
+    file.write_bytes(packed.getvalue()[:-20])
+    with pytest.raises(ValueError, match=r"102flowers\.tgz is damaged: .*; remove it and run the same command again"):
+        get("flowers", tmp_path)
+
+
 def test_archive_that_was_loaded_is_not_loaded_again_if_unpacking_was_cut_short(server, tmp_path, monkeypatch):
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:

@@ -178,6 +178,19 @@ def test_photographs_of_a_phone_are_turned_upright_before_their_boxes_count(tmp_
     assert data.problems() == []
 
 
+@pytest.mark.parametrize("kind", ["tif", "jpg"])
+def test_sizes_are_those_of_the_upright_picture_whatever_its_reader_tells(tmp_path, kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (90, 60)).save(tmp_path / "images" / f"a.{kind}", exif=exif)
+    write_mask(tmp_path / "masks" / "a.png", 60, 90, (10, 60, 20, 20))
+    (tmp_path / "boxes.csv").write_text(f"file,x,y,width,height\na.{kind},10,60,20,20\n")
+    data = PhotoFolder(tmp_path, size=30, augment=False)
+    assert data.problems() == []
+    assert data.whole(data.photos[0])["image"].shape == (3, 90, 60)
+
+
 # ---- one's own folder
 
 
@@ -194,6 +207,31 @@ def test_hidden_folders_are_left_out(tmp_path):
         write_picture(tmp_path / ".mine" / "images" / f"{name}.png", 40, 40)
     data = PhotoFolder(tmp_path / ".mine", size=16)
     assert [(photo.path.stem, photo.values["label"]) for photo in data.photos] == [("a", 0), ("b", 1)]
+
+
+def test_linked_folders_are_read_and_a_loop_of_links_ends(tmp_path):
+    for name in ("mine/images/cat/a", "elsewhere/b", "elsewhere/c"):
+        write_picture(tmp_path / f"{name}.png", 40, 40)
+    (tmp_path / "mine/images/dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/again").symlink_to(tmp_path / "mine/images/dog")
+    data = PhotoFolder(tmp_path / "mine", size=16)
+    assert [(photo.path.stem, photo.values["label"]) for photo in data.photos] == [("a", 0), ("b", 1), ("c", 1)]
+
+
+def test_a_mask_belongs_to_the_picture_of_its_whole_name(tmp_path):
+    for name in ("bird", "bird.crop"):
+        write_picture(tmp_path / "images" / f"{name}.jpg", 40, 40)
+    write_mask(tmp_path / "masks" / "bird.png", 40, 40, (10, 20, 20, 10))
+    with pytest.raises(FileNotFoundError, match=r"masks/bird\.crop\.png: no such file"):
+        PhotoFolder(tmp_path, size=16)
+
+
+def test_pixels_that_training_refuses_are_found_wherever_they_lie(tmp_path):
+    for i in range(30):
+        write_picture(tmp_path / "images" / f"{i:02d}.png", 40, 40)
+    Image.new("I", (40, 40)).save(tmp_path / "images" / "17b.tif")
+    (problem,) = PhotoFolder(tmp_path, size=16).problems()
+    assert "17b.tif cannot be read: pixels of 32 bits, whose range is unknown" in problem
 
 
 def test_masks_may_be_of_another_kind_and_of_values_0_and_1(tmp_path):
@@ -392,6 +430,12 @@ def test_cub(tmp_path):
     expected = [[(x + k + 2 - left) * 32 / side, (y + h // 2 - top) * 32 / side] for k in range(14)]
     torch.testing.assert_close(batch["keypoints"][0, :14].as_subclass(torch.Tensor), torch.tensor(expected))
     assert batch["visible"][0].tolist() == [True] * 14 + [False]
+
+
+def test_data_set_is_found_from_inside_its_folder(tmp_path, monkeypatch):
+    write_cub(tmp_path)
+    monkeypatch.chdir(tmp_path / "CUB_200_2011")
+    assert len(CUB(".", split="all", size=16)) == 3
 
 
 def test_cub_without_segmentations_has_no_masks(tmp_path):
@@ -614,6 +658,11 @@ def test_sheet_shows_whole_pictures_with_red_boxes_above_the_objects_views(folde
     red = (sheet[0] > 200) & (sheet[1] < 100) & (sheet[2] < 100)
     rows, _ = torch.where(red)
     assert len(rows) > 100 and rows.max() < 62
+
+
+def test_sheet_shows_the_narrowest_strip(tmp_path):
+    write_picture(tmp_path / "images" / "a.png", 4000, 20)
+    assert PhotoFolder(tmp_path, size=16).sheet(cell=160).shape == (3, 2 * 162 + 2, 162 + 2)
 
 
 def test_sheet_of_fewer_pictures_shows_each_once(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import replace
 
@@ -159,6 +160,45 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(saved, monkeypatch)
         checkpoints.write_tensors({"a": torch.ones(1)}, path)
     assert path.read_bytes() == before
     assert sorted(p.name for p in path.parent.iterdir()) == ["toy.json", "toy.safetensors"]
+
+
+def test_what_safetensors_cannot_write_is_an_oserror(saved, monkeypatch):
+    def fail(*args, **kwargs):
+        raise checkpoints.SafetensorError("Disk quota exceeded")
+
+    monkeypatch.setattr(checkpoints, "save_file", fail)
+    with pytest.raises(OSError, match=r"toy\.safetensors could not be written: Disk quota exceeded"):
+        checkpoints.write_tensors({"a": torch.ones(1)}, saved[1])
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o007])
+def test_files_are_readable_by_whom_the_umask_lets(saved, mask):
+    before = os.umask(mask)
+    try:
+        checkpoints.write_tensors({"a": torch.ones(1)}, saved[1].with_name("a.safetensors"))
+        checkpoints.write_text("text", saved[1].with_name("a.json"))
+    finally:
+        os.umask(before)
+    for name in ("a.safetensors", "a.json"):
+        assert saved[1].with_name(name).stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(saved, monkeypatch):
+    def refuse(self, *args):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(saved[1]), "open", refuse)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        checkpoints.read_tensors(saved[1])
+
+
+def test_a_run_is_found_by_its_folder(saved, tmp_path):
+    run = tmp_path / "runs" / "width_0.5"
+    run.mkdir(parents=True)
+    (run / "model.safetensors").touch()
+    assert checkpoints.find(run) == run / "model.safetensors"
+    (run.parent / "width_0.6.safetensors").touch()
+    assert checkpoints.find(run.parent / "width_0.6") == run.parent / "width_0.6.safetensors"
 
 
 def test_name_of_a_checkpoint_must_end_in_safetensors(make_toy, tmp_path):

@@ -551,6 +551,30 @@ def test_snapshot_of_another_run_says_both(make_toy, pictures, tmp_path):
         train(make_toy(), pictures, dataclasses.replace(RUN, seed=1), tmp_path, resume=True, progress=False)
 
 
+def test_a_run_keeps_the_start_it_had(make_toy, pictures, tmp_path):
+    model = tmp_path / "model.safetensors"
+    one, other = ({"method": "toy", "sha256": letter * 64} for letter in "ab")
+    train(make_toy(CtrlCAt), pictures, RUN, tmp_path, progress=False, about={"start": one})
+    with pytest.raises(
+        checkpoints.CheckpointError, match=r"started from toy a{12} \(SHA-256\), this one starts from toy b{12}"
+    ):
+        train(make_toy(), pictures, RUN, tmp_path, resume=True, progress=False, about={"start": other})
+    for about in ({}, {"start": one}):  # the checkpoint itself may be gone
+        train(make_toy(), pictures, RUN, tmp_path, resume=True, progress=False, about=about)
+        assert checkpoints.card(model)["start"] == one
+    train(make_toy(), pictures, RUN, tmp_path / "fresh", progress=False)
+    with pytest.raises(checkpoints.CheckpointError, match="started from fresh weights"):
+        train(make_toy(), pictures, RUN, tmp_path / "fresh", resume=True, progress=False, about={"start": one})
+
+
+def test_a_finished_run_keeps_the_settings_it_was_made_with(make_toy, pictures, tmp_path):
+    train(make_toy(), pictures, RUN, tmp_path, progress=False)
+    before = checkpoints.card(tmp_path / "model.safetensors")
+    other = dataclasses.replace(RUN, decay_from=0.1, accumulate=2, precision="bf16")
+    train(make_toy(), pictures, other, tmp_path, resume=True, progress=False)
+    assert checkpoints.card(tmp_path / "model.safetensors") == before
+
+
 def test_damaged_snapshot_is_named(make_toy, pictures, tmp_path):
     train(make_toy(), pictures, RUN, tmp_path, progress=False)
     snapshot = tmp_path / "snapshot.safetensors"

@@ -8,8 +8,11 @@
 import errno
 import hashlib
 import shutil
+import tarfile
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException, IncompleteRead
@@ -70,7 +73,7 @@ def get(name: str, root: Path) -> None:
     """Download and unpack a data set of `ARCHIVES` into `root`; what is there already is left as it is.
 
     Raises OSError if the network or the disk fails (what was loaded stays, and the next call goes on from there) and ValueError
-    if a file arrived that is not the published one.
+    if a file arrived that is not the published one, or an archive that lies there is damaged.
     """
     for archive in ARCHIVES[name]:
         target = root / archive.makes
@@ -141,7 +144,10 @@ def _unpack(file: Path, target: Path) -> None:
     folder = file.with_name(f".{file.name}.unpacking")
     shutil.rmtree(folder, ignore_errors=True)
     safe = {} if file.suffix == ".zip" else {"filter": "data"}
-    shutil.unpack_archive(file, folder, **safe)
+    try:
+        shutil.unpack_archive(file, folder, **safe)
+    except (EOFError, shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{file} is damaged: {error}; remove it and run the same command again") from error
     if not (folder / target.name).exists():
         raise ValueError(f"{file} has no {target.name}")
     (folder / target.name).rename(target)

@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from tutorial_lib.data.batched import BatchedDataset
 from tutorial_lib.data.cache import PictureCache, Row, cached
-from tutorial_lib.data.pictures import SMALLEST, read_picture
+from tutorial_lib.data.pictures import SMALLEST, check_mode, read_picture
 
 MARGIN = 76 / 64  # what is stored, over what a random window takes of it
 CROP = 1.5  # side of the object's view, over the longer side of its box
@@ -330,9 +330,11 @@ class Photographs(BatchedDataset):
             try:
                 with Image.open(path) as image:
                     width, height = image.size
-                    turned = self.upright and image.getexif().get(EXIF_ORIENTATION, 1) > 4
                     image.draft("RGB", (64, 64))  # a JPEG file, to its end but only roughly
                     image.load()
+                    check_mode(image)
+                    # Of a TIFF file Pillow tells the upright size, and has turned it when it is loaded.
+                    turned = self.upright and image.getexif().get(EXIF_ORIENTATION, 1) > 4
             except Exception as error:  # Pillow's readers raise whatever their parsers stumble over
                 raise ValueError(f"{path} cannot be read: {error}") from error
             return (width, height) if turned else (height, width)
@@ -363,7 +365,9 @@ class Photographs(BatchedDataset):
         for photo in chosen:
             sample = self.whole(photo)
             views.append(self.crop(photo, sample, cell)["image"])
-            sample = {name: F.resize(sample[name], None, max_size=cell) for name in ("image", "box")}
+            longer = max(sample["image"].shape[-2:])
+            size = [max(1, cell * side // longer) for side in sample["image"].shape[-2:]]
+            sample = {name: F.resize(sample[name], size) for name in ("image", "box")}
             drawn = draw_bounding_boxes(sample["image"], sample["box"], colors="#ff3b30", width=2)
             height, width = drawn.shape[-2:]
             left, top = (cell - width) // 2, (cell - height) // 2
@@ -493,7 +497,7 @@ class PhotoFolder(Photographs):
             known = ()
             if masks:
                 stem = Path(name).with_suffix("")
-                known = (masks.get(stem, self.root / "masks" / stem.with_suffix(".png")),)
+                known = (masks.get(stem, self.root / "masks" / f"{stem}.png"),)
             photos.append(Photo(path, None if boxes is None else boxes[name], label, masks=known))
         return photos
 
@@ -526,9 +530,13 @@ def _read_boxes(path: Path) -> dict[str, tuple[float, float, float, float]]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Paths of the files in a folder and its subfolders, sorted; what is hidden is left out."""
-    found = []
-    for place, folders, names in os.walk(folder):  # which asks the disk nothing more about each file
+    """Paths of the files in a folder and its subfolders, linked ones too, sorted; what is hidden is left out."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):  # which asks the disk nothing more about each file
+        if (own := os.path.realpath(place)) in seen:  # a link to a folder that it lies in
+            folders.clear()
+            continue
+        seen.add(own)
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(place, name) for name in names if not name.startswith(".")]
     return sorted(found)
@@ -800,7 +808,7 @@ class CIFAR100(CIFAR10):
 
 def _inside(root: Path, name: str) -> Path:
     """The folder `name` in root, or root itself if it is that folder."""
-    return root if root.name == name else root / name
+    return root if name in (root.name, root.resolve().name) else root / name
 
 
 def _require(path: Path, about: str) -> None:

@@ -167,14 +167,19 @@ def _from_bytes(
     return _from_pil(image, name, upright=upright, backdrop=backdrop)
 
 
+def check_mode(image: Image.Image) -> None:
+    """Raise ValueError for a picture whose pixels cannot be told."""
+    if image.mode in ("I", "F"):
+        raise ValueError("pixels of 32 bits, whose range is unknown; expected 8 or 16")
+
+
 def _from_pil(image: Image.Image, name: str, *, upright: bool = True, backdrop: Backdrop = "white") -> Tensor:
     """(1, 3, H, W) uint8."""
     try:
         image.load()
         if upright:
             image = ImageOps.exif_transpose(image)
-        if image.mode in ("I", "F"):
-            raise ValueError("pixels of 32 bits, whose range is unknown; expected 8 or 16")
+        check_mode(image)
         if image.mode.startswith("I;16"):  # `convert` would cut it off at 255
             image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
         array = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))

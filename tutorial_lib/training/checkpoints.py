@@ -182,10 +182,14 @@ def update_card(name_or_path: str | Path, figures: Mapping[str, float]) -> None:
 
 
 def find(name_or_path: str | Path) -> Path:
-    """Path of the .safetensors file for the name of a shipped checkpoint, or for a path to it or to its card."""
+    """Path of the .safetensors file for the name of a shipped checkpoint, or a path to it, to its card or to a run's folder."""
     path = Path(name_or_path)
-    is_name = path.parent == Path() and path.suffix not in (".safetensors", ".json")
-    path = folder() / f"{path.name}.safetensors" if is_name else path.with_suffix(".safetensors")
+    if path.suffix in (".safetensors", ".json"):
+        path = path.with_suffix(".safetensors")
+    elif path.parent == Path():
+        path = folder() / f"{path.name}.safetensors"
+    else:
+        path = path / "model.safetensors" if path.is_dir() else path.with_name(f"{path.name}.safetensors")
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}; shipped in {folder()}: {', '.join(shipped()) or 'none'}")
     return path
@@ -213,7 +217,7 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, *, header: Mapping[str, str] | None = None) -> None:
-    """Write tensors to a safetensors file, whole or not at all. Raises OSError (ENOSPC) if the disk has no room."""
+    """Write tensors to a safetensors file, whole or not at all. Raises OSError if it cannot, ENOSPC if the disk has no room."""
     # A copy each: safetensors takes neither shared storage (tied weights) nor channels-last strides.
     copies = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +226,10 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, *, header: Mapping[
     if free < needed:
         message = f"no disk space for {path.name}: needs {needed / 2**20:.0f} MiB, free are {free / 2**20:.0f} MiB"
         raise OSError(errno.ENOSPC, message, str(path.parent))
-    _replace(path, lambda temporary: save_file(copies, temporary, metadata=dict(header or {})))
+    try:
+        _replace(path, lambda temporary: save_file(copies, temporary, metadata=dict(header or {})))
+    except SafetensorError as error:  # over a quota, say, which `disk_usage` does not see
+        raise OSError(f"{path} could not be written: {error}") from error
 
 
 def write_text(text: str, path: Path) -> None:
@@ -232,7 +239,8 @@ def write_text(text: str, path: Path) -> None:
 
 
 def read_tensors(path: Path, *, sha256_expected: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of a safetensors file. Raises CheckpointError if it is damaged."""
+    """Tensors and header of a safetensors file. Raises CheckpointError if it is damaged, OSError if it cannot be read."""
+    path.open("rb").close()  # of a file that may not be read safetensors says that there is none
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not iterable)
@@ -289,7 +297,11 @@ def commit() -> str | None:
 def _replace(path: Path, write: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the user's umask wants it; safetensors makes files that only their owner may read
         write(temporary)
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -146,11 +146,12 @@ def train(
         written.
     resume: go on from the folder's snapshot, to the numbers of a run that never stopped; starts anew if there is none.
     callbacks: called with a Progress at every line of the log, in the main process; what they draw is not the run's.
-    about: more entries for the model's card.
+    about: more entries for the model's card. "start" is where the weights come from (`checkpoints.start_from`); a run that is
+        resumed keeps the one it began with.
 
     Ctrl-C (or SIGTERM) finishes the step, writes a snapshot and returns with `history.interrupted`; a second Ctrl-C stops
     at once. Raises FloatingPointError (naming loss and step) if a loss is not finite, CheckpointError if the snapshot
-    is of another method, config, run or data set, or of a later step than the last, or if not every process sees it,
+    is of another method, config, run, data set or start, or of a later step than the last, or if not every process sees it,
     FileExistsError if the folder holds a run and `resume` is not set, or a model and no snapshot, OSError if the disk is
     full.
     """
@@ -202,11 +203,15 @@ def _train(
     rates = {name: [group["lr"] for group in opt.param_groups] for name, opt in method.optimizers.items()}
     torch.manual_seed(_mix(run.seed, accelerator.process_index))
 
-    done, chosen = 0, choose_precision(run.precision, device)
+    done, chosen, about, stored = 0, choose_precision(run.precision, device), {**(about or {})}, None
     if resume and snapshot is not None and snapshot.exists():
-        tensors, state = read_snapshot(snapshot, method, run, _describe(data))
+        tensors, state = read_snapshot(snapshot, method, run, _describe(data), about.get("start"))
         restore(snapshot, tensors, state, method, averages)
         done, history.seconds, rates = state["step"], state["seconds"], state["rates"]
+        about |= {"start": state["start"]} if state.get("start") else {}
+        if done == run.steps:  # nothing is trained any more: the card says how it was
+            precision = next(iter(state.get("precision", {}).values()), chosen)
+            stored = {"run": state["run"], "processes": state["processes"], "precision": precision}
         history.records = _records(folder / "metrics.jsonl", until=done)
         if run.precision == "auto" and device.type in state.get("precision", {}):
             chosen = state["precision"][device.type]
@@ -267,7 +272,7 @@ def _train(
                         file.write(json.dumps(record) + "\n")
                 if save and snapshot is not None:
                     state = {"step": step, "seconds": history.seconds, "rates": rates, "data": _describe(data)}
-                    state["precision"] = {device.type: chosen}
+                    state |= {"precision": {device.type: chosen}, "start": about.get("start")}
                     save_snapshot(snapshot, method, averages, run, accelerator, **state)
                 if accelerator.is_main_process:
                     devices = [device] if device.type == "cuda" else []
@@ -287,17 +292,12 @@ def _train(
         started, an_epoch = time.perf_counter(), len(data) // run.batch_size
         batches = islice(_loader(data, run, -(-run.steps // an_epoch) * an_epoch, accelerator, whole=True), an_epoch)
         figures = _finish(method, averaged, (on_device(batch, device, layout) for batch in batches), accelerator)
-        about = {**(about or {})} | ({"finished": figures} if figures else {})
+        about |= {"finished": figures} if figures else {}
         history.seconds += time.perf_counter() - started
     if folder is not None and accelerator.is_main_process:
         with averaged_weights(method, averaged):
-            card = {
-                **(about or {}),
-                "data": _describe(data),
-                "run": dataclasses.asdict(run),
-                "processes": accelerator.num_processes,
-                "precision": chosen,
-            }
+            made = {"run": dataclasses.asdict(run), "processes": accelerator.num_processes, "precision": chosen}
+            card = {**about, "data": _describe(data)} | (stored or made)
             card |= {"steps": run.steps, "images": run.steps * run.batch_size, "seconds": round(history.seconds, 1)}
             checkpoints.save(method, folder / "model.safetensors", card=card)
     accelerator.wait_for_everyone()

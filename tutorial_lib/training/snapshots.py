@@ -64,11 +64,13 @@ def save_snapshot(
 
 
 def read_snapshot(
-    path: Path, method: nn.Module, run: RunSettings, data: dict[str, Any]
+    path: Path, method: nn.Module, run: RunSettings, data: dict[str, Any], start: dict[str, Any] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and state of a snapshot; `data` describes the data set.
+    """Tensors and state of a snapshot; `data` describes the data set, `start` the checkpoint that the run started from, if it
+    is known.
 
-    Raises CheckpointError if it is damaged, of another method, config, run or data set, or of a later step than the run's last.
+    Raises CheckpointError if it is damaged, of another method, config, run, data set or start, or of a later step than the
+    run's last.
     """
     tensors, header = read_tensors(path)
     try:
@@ -86,6 +88,10 @@ def read_snapshot(
     for key, value in now.items():
         if then.get(key) != value:
             raise CheckpointError(f"{path} was made with {key} = {then.get(key)!r}, this run has {value!r}")
+    if start is not None and "start" in state:  # older versions did not write it down
+        ours, theirs = (f"{of['method']} {of['sha256'][:12]}" if of else "fresh weights" for of in (start, state["start"]))
+        if ours != theirs:
+            raise CheckpointError(f"{path} is of a run that started from {theirs} (SHA-256), this one starts from {ours}")
     if state["step"] > run.steps:
         raise CheckpointError(f"{path} is of step {state['step']}, this run ends at step {run.steps}")
     return tensors, state
