@@ -46,6 +46,17 @@ def test_code_conv_is_a_convolution_of_concatenated_planes(size, exact):
         torch.testing.assert_close(gradient, other)
 
 
+@pytest.mark.parametrize(("layer", "expected"), [(layers.Sigmoid(), torch.sigmoid), (layers.Tanh(), torch.tanh)])
+def test_squashing_is_never_in_bf16(layer, expected):
+    logits = torch.tensor([-9.0, 4.0, 9.0])
+    x = logits.bfloat16().requires_grad_()
+    y = layer(x)
+    assert y.dtype == torch.float32 and y.max() < 1
+    torch.testing.assert_close(y, expected(logits))
+    assert (torch.autograd.grad(y.sum(), x)[0] > 0).all(), "no slope is rounded to 0"
+    assert layer(logits.double()).dtype == torch.float64
+
+
 class Coded(nn.Module):
     """A block with a code, of one picture that brings none."""
 

@@ -189,6 +189,26 @@ def same_block(in_channels: int, out_channels: int) -> Block:
     return Block(conv3x3(in_channels, 2 * out_channels), nn.BatchNorm2d(2 * out_channels), nn.GLU(1))
 
 
+def in_full(x: Tensor) -> Tensor:
+    """At least fp32, for what a sigmoid or tanh is taken of: in bf16 these are exactly 1, and their slopes exactly 0, from
+    about 6 and 3.5 on."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class Sigmoid(nn.Sigmoid):
+    """In full precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(in_full(x))
+
+
+class Tanh(nn.Tanh):
+    """In full precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(in_full(x))
+
+
 class ResidualBlock(nn.Module):
     """x + BN(conv(GLU(BN(conv(x)))))."""
 
@@ -257,7 +277,7 @@ class UNet(nn.Module):
         steps = [*pairwise(reversed(widths))]
         self.up = nn.ModuleList(nn.Sequential(UpConv(a, b), nn.BatchNorm2d(b), nn.ReLU()) for a, b in steps)
         self.merge = nn.ModuleList(_two_convolutions(2 * b, b) for _, b in steps)
-        self.mask = nn.Sequential(nn.Conv2d(widths[0], 1, 1), nn.Sigmoid())
+        self.mask = nn.Sequential(nn.Conv2d(widths[0], 1, 1), Sigmoid())
         orthogonal_init(self)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -46,6 +46,11 @@ def test_step_trains_generator_judge_and_reader(infogan, batch):
     assert int(infogan.step) == 1
 
 
+def test_pictures_of_another_size_are_refused(infogan):
+    with pytest.raises(ValueError, match=r"image must be \(B, 3, 32, 32\)"):
+        infogan.training_step({"image": torch.zeros(4, 3, 64, 64)})
+
+
 def test_optimisers_share_no_parameter_and_miss_none(infogan):
     held = [p for optimizer in infogan.optimizers.values() for group in optimizer.param_groups for p in group["params"]]
     assert len({id(p) for p in held}) == len(held) == len(list(infogan.parameters()))

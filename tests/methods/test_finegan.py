@@ -159,6 +159,8 @@ def test_published_step_runs_on_a_processor_and_trains_every_network():
         ({"z_background": 10}, "z_background .*got 10"),
         ({"real_penalty": -0.1}, "real_penalty must not be negative.* got -0.1 and 8"),
         ({"real_penalty_every": 0}, "real_penalty_every at least 1, got 0.1 and 0"),
+        ({"background_weight": -3.0}, "background_weight must not be negative, got -3.0"),
+        ({"mask_entropy_weight": -1.0}, "mask_entropy_weight must not be negative, got -1.0"),
     ],
 )
 def test_wrong_config_is_named(changes, message):
@@ -623,6 +625,24 @@ def test_hardest_codes_are_those_rejected_most(monkeypatch):
     expected = [scores.tolist().index(rank) for rank in (0, 1, 2)]
     for name in "zbpc":
         assert torch.equal(getattr(hardest, name), getattr(candidates, name)[expected]), name
+
+
+def test_codes_that_are_given_are_used_in_every_step(monkeypatch, batch):
+    model = make(hard_negatives_from=0)
+    model.step.fill_(1)
+    monkeypatch.setattr(model, "hardest_codes", lambda n: pytest.fail("drew others"))
+    model.training_step(batch, model.sample_codes(len(batch["image"])))
+
+
+def test_the_background_critic_sees_the_scene_and_its_box_or_else_the_picture_and_its_own(batch):
+    model = make()
+    with torch.no_grad():
+        fake = model.generator(model.sample_codes(len(batch["image"]))).background
+    scene = {"image": batch["image"], "scene": batch["image"], "scene_box": batch["box"]}
+    losses = [make().update_background_critic(of, fake)["d_background"] for of in (batch, scene)]
+    assert losses[0] == losses[1]
+    with pytest.raises(ValueError, match=r"scene must be square, got \(32, 48\) pixels"):
+        model.update_background_critic(scene | {"scene": F.pad(batch["image"], (0, 16))}, fake)
 
 
 def test_every_second_step_holds_hard_negatives(monkeypatch, batch):

@@ -628,6 +628,19 @@ def test_wrong_batch_is_named(batch):
         model.encode(batch["image"][:, :1])
 
 
+@pytest.mark.parametrize("label", [[TRAINING], [-2], [0.5]])
+def test_a_label_that_is_no_class_is_never_drawn(label):
+    model, label = make().eval(), torch.tensor(label)
+    for draw in (model.sample, model.sample_codes, model.walk, make_baseline("cvaegan").eval().sample):
+        with pytest.raises(ValueError, match=r"identity must be integers \(B,\) in -1 … 39"):
+            draw(label)
+
+
+def test_a_walk_is_along_one_of_the_two_codes():
+    with pytest.raises(ValueError, match="along must be 'label' or 'rest', got 'labels'"):
+        make().eval().walk(torch.zeros(1, dtype=torch.int64), along="labels")
+
+
 # ---- training
 
 

@@ -101,6 +101,8 @@ def test_published_extractor_has_the_size_of_the_parent_feature():
         ({"silhouette_weight": 1.0}, "silhouette_weight and pose_weight need segmenter_widths"),
         ({"pose_weight": -1.0}, "pose_weight must not be negative, got -1.0"),
         ({"pose_weight": 1.0}, "silhouette_weight and pose_weight need segmenter_widths"),
+        ({"gradient_penalty": -10.0}, "gradient_penalty must not be negative, got -10.0"),
+        ({"reprediction_weights": (5.0, 5.0, 10.0)}, "reprediction_weights are those of z, b, p and c, got"),
         ({"hard_negatives_from": 5}, "hard_negatives_from: the last steps of FineGAN's training"),
     ],
 )
@@ -114,6 +116,8 @@ def test_wrong_config_is_named(changes, message):
     [
         ({"extractor_up": (8,)}, "one entry less than extractor_down"),
         ({"feature_l1_weight": 0, "feature_adversarial_weight": 0}, "S needs one of"),
+        ({"feature_l1_weight": -1.0}, "feature_l1_weight must not be negative, got -1.0"),
+        ({"soft_parent_every": 0}, "soft_parent_every must be at least 1, got 0"),
         ({"feature_redraw_weight": -1.0}, "feature_redraw_weight must not be negative, got -1.0"),
     ],
 )

@@ -134,6 +134,12 @@ def test_equal_points_are_refused():
         hopkins(np.ones((50, 4)))
 
 
+def test_points_that_lie_on_those_they_are_compared_with_are_refused():
+    places = np.repeat(np.random.default_rng(0).random((5, 2)), 20, axis=0)
+    with pytest.raises(ValueError, match="points lie on one another, and so do those compared with them"):
+        hopkins(places, reference=places)
+
+
 @pytest.mark.parametrize("m", [0, 51])
 def test_m_must_fit_the_data(m):
     with pytest.raises(ValueError, match=f"N = 50 and m = {m}"):

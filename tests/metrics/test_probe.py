@@ -50,8 +50,15 @@ def test_scale_of_a_feature_does_not_matter(code):
         (np.full((4, 2), np.nan), np.array([0, 1, 0, 1]), "finite"),
         (np.zeros((8, 2)), np.zeros(8, dtype=int), "at least 2 classes"),
         (np.zeros((8, 2)), np.arange(8) // 7, r"each at least 5 times, got \[7, 1\]"),
+        (np.zeros((8, 2)), np.array(["a", "b"] * 4), "integers, booleans or floats, got <U1"),
     ],
 )
 def test_wrong_input_is_named(features, factor, message):
     with pytest.raises(ValueError, match=message):
         linear_probe(features, factor)
+
+
+def test_booleans_are_labels():
+    features = np.random.default_rng(0).normal(size=(200, 3))
+    factor = features[:, 0] > 0
+    assert linear_probe(features, factor) == linear_probe(features, factor.astype(int)) > 0.9

@@ -20,14 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.pictures import as_pictures
-from tutorial_lib.layers import backward, conv3x3, frozen, orthogonal_init, update
-from tutorial_lib.methods.finegan import JudgeConfig, ObjectDiscriminator, Stem, generator_loss, judge_loss
+from tutorial_lib.layers import Tanh, backward, conv3x3, frozen, in_full, orthogonal_init, update
+from tutorial_lib.methods.finegan import JudgeConfig, ObjectDiscriminator, Stem, checked, generator_loss, judge_loss
 from tutorial_lib.methods.gmvae import (
     Decoder,
     Discriminator,
     Encoder,
     NetworkConfig,
     check_image,
+    check_labels,
     decoder_loss,
     discriminator_loss,
     draw_labels,
@@ -119,7 +120,7 @@ class InfoGAN(nn.Module):
 
     def training_step(self, batch: dict[str, Tensor], codes: tuple[Tensor, Tensor] | None = None) -> dict[str, Tensor]:
         """One update of D, then one of G and the code head; returns the losses."""
-        config, image = self.config, batch["image"]
+        config, image = self.config, checked(batch["image"], self.config.image_size)
         z, c = self.sample_codes(len(image)) if codes is None else codes
         fake = self.generator(z, c)
         d_loss = judge_loss(config, self.step, self.discriminator, image, [fake])
@@ -143,7 +144,7 @@ class InfoGANGenerator(nn.Module):
         orthogonal_init(self)
 
     def forward(self, z: Tensor, c: Tensor) -> Tensor:
-        return self.picture(self.stem(z, c)).tanh()
+        return in_full(self.picture(self.stem(z, c))).tanh()
 
 
 # ---- StarGAN ----------------------------------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ class StarGANGenerator(nn.Sequential):
         layers += [normed(nn.Conv2d(a, b, 4, 2, 1, bias=False), b) for a, b in pairwise(widths)]
         layers += [NormedResidualBlock(widths[-1], "zeros") for _ in range(config.residual_blocks)]
         layers += [normed(nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), b) for a, b in pairwise(widths[::-1])]
-        super().__init__(*layers, nn.Conv2d(widths[0], 3, 7, padding=3, bias=False), nn.Tanh())
+        super().__init__(*layers, nn.Conv2d(widths[0], 3, 7, padding=3, bias=False), Tanh())
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """images (B, 3, H, W), labels (B, n_labels), the attributes' one-hot vectors one after the other."""
@@ -357,7 +358,9 @@ class CVAEGAN(nn.Module):
         return fill(x, hole, lambda seen: self.decode(self.encode(seen, label)[0], label))
 
     def _code(self, label: Tensor) -> tuple[Tensor, ...]:
-        return () if self.config.kind == "vae" else (one_hot(label.to(self.step.device), self.config.n_classes),)
+        if self.config.kind == "vae":
+            return ()
+        return (one_hot(check_labels(self.config, label).to(self.step.device), self.config.n_classes),)
 
     # ---- training
 

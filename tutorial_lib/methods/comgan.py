@@ -28,11 +28,13 @@ from torch import Tensor, nn
 from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.layers import (
     ResidualBlock,
+    Tanh,
     UNet,
     backward,
     channels_last,
     conv3x3,
     frozen,
+    in_full,
     orthogonal_init,
     quick_to_draw,
     same_block,
@@ -150,9 +152,9 @@ class Generator(nn.Module):
         features = {name: phi(z) for name, phi in self.phi.items()}
         for_mask, for_foreground, for_background = (features[name] for name in self.stands_on)
         return Composition(
-            foreground=self.foreground(for_foreground).tanh(),
-            mask=self.mask(for_mask).sigmoid(),
-            background=self.background(for_background).tanh(),
+            foreground=in_full(self.foreground(for_foreground)).tanh(),
+            mask=in_full(self.mask(for_mask)).sigmoid(),
+            background=in_full(self.background(for_background)).tanh(),
             feature=for_mask,
         )
 
@@ -281,7 +283,8 @@ def _normal(n: int, length: int, generator: torch.Generator | None, device: torc
 
 @dataclass(frozen=True)
 class DSComGANConfig(ComGANConfig):
-    """Constants of DS-ComGAN. Ablations: binary_weight 0; direct_image False; family "pi2", which shares no phi."""
+    """Constants of DS-ComGAN. Ablations: direct_image False; family "pi2", which shares no phi; and where it has one, without
+    the binary regulariser."""
 
     head_width: int = 128
     mask_residuals: int = 1
@@ -299,6 +302,8 @@ class DSComGANConfig(ComGANConfig):
 
     # ---- departures -------------------------------------------------------------------------------------------------------
     tie_background: bool = True  # b = f in training, as published; otherwise b is drawn on its own
+    # ComGAN's regulariser of the mask. Neither the slides' loss of DS-ComGAN nor its public code has it.
+    binary_weight: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -369,7 +374,7 @@ class CodedHead(nn.Module):
         width, out = config.head_width, config.widths[-1]
         self.code = CodeBlock(channels, code_dim, width, config.exact_planes)
         self.residual = nn.Sequential(*(ResidualBlock(width) for _ in range(config.picture_residuals)))
-        self.picture = nn.Sequential(same_block(width, out), conv3x3(out, 3), nn.Tanh())
+        self.picture = nn.Sequential(same_block(width, out), conv3x3(out, 3), Tanh())
 
     def forward(self, features: Tensor, code: Tensor) -> Tensor:
         return self.picture(self.residual(self.code(features, code)))
@@ -384,7 +389,7 @@ class DSGenerator(nn.Module):
         channels = own + sum(config.passed_widths)
         self.stands_on, self.z_scale = FAMILIES[config.family], config.z_scale
         self.phi = nn.ModuleDict({name: GlobalPhi(config) for name in dict.fromkeys(self.stands_on)})
-        self.direct = nn.Sequential(conv3x3(own, 3), nn.Tanh()) if config.direct_image else None
+        self.direct = nn.Sequential(conv3x3(own, 3), Tanh()) if config.direct_image else None
         self.mask = head(channels, config.head_width, config.mask_residuals, own, 1)
         self.foreground = CodedHead(channels, config.n_foregrounds, config)
         self.background = CodedHead(channels, config.n_backgrounds, config)
@@ -395,7 +400,7 @@ class DSGenerator(nn.Module):
         (own, for_mask), (_, for_foreground), (_, for_background) = (features[name] for name in self.stands_on)
         return Composition(
             foreground=self.foreground(for_foreground, codes.f),
-            mask=self.mask(for_mask).sigmoid(),
+            mask=in_full(self.mask(for_mask)).sigmoid(),
             background=self.background(for_background, codes.b),
             feature=own,
             direct=None if self.direct is None else self.direct(own),

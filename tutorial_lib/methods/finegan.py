@@ -32,6 +32,7 @@ from tutorial_lib.layers import (
     add_spectral_norm,
     conv3x3,
     frozen,
+    in_full,
     leaky_relu,
     orthogonal_init,
     real_penalty,
@@ -49,10 +50,11 @@ from tutorial_lib.methods.clusters import ObjectClusters, families, in_order, k_
 class JudgeConfig:
     """How judges, which tell real from generated pictures, are kept from winning: BatchNorm, as published, or a departure."""
 
-    spectral_norm: bool = False  # in all discriminators, instead of BatchNorm
+    spectral_norm: bool = False  # instead of BatchNorm; in MixNMatch not of the image-code discriminators, which have WGAN-GP
     hinge: bool = False  # adversarial loss instead of binary cross entropy
-    # Weight of R1 (`layers.real_penalty`) on what judges; it then has no normalisation, and binary cross entropy whatever
-    # `hinge` says. R1 is computed once in so many steps, with as many times the weight (Karras et al. 2020).
+    # Weight of R1 (`layers.real_penalty`) on what judges pictures; it then has no normalisation, and binary cross entropy
+    # whatever `hinge` says (MixNMatch's critic of features keeps both). R1 is computed once in so many steps, with as many
+    # times the weight (Karras et al. 2020).
     real_penalty: float = 0.0
     real_penalty_every: int = 8  # steps from one computation of R1 to the next
 
@@ -155,6 +157,9 @@ class FineGANConfig(JudgeConfig):
             raise ValueError(f"each parent needs a child: n_parents {self.n_parents}, n_children {self.n_children}")
         if self.z_background is not None and not 0 < self.z_background < self.z_dim:
             raise ValueError(f"z_background must lie between 1 and z_dim - 1 = {self.z_dim - 1}, got {self.z_background}")
+        for name in ("background_weight", "mask_match_weight", "mask_entropy_weight", "mask_area_weight", "pose_information"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.palette_weight < 0 or (self.palette_weight and not self.child_untied):
             raise ValueError(f"palette_weight must not be negative, and needs child_untied, got {self.palette_weight}")
         if self.child_from_real and not self.real_information:
@@ -261,7 +266,7 @@ class Painter(nn.Module):
         self.mask = conv3x3(channels, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.foreground(x).tanh(), self.mask(x).sigmoid()
+        return in_full(self.foreground(x)).tanh(), in_full(self.mask(x)).sigmoid()
 
 
 class Generator(nn.Module):
@@ -283,7 +288,7 @@ class Generator(nn.Module):
 
     def draw_background(self, codes: Codes) -> Tensor:
         """B, in [-1, 1]."""
-        return self.background_picture(self.background(codes.z[:, : self.split], codes.b)).tanh()
+        return in_full(self.background_picture(self.background(codes.z[:, : self.split], codes.b))).tanh()
 
     def parent_feature(self, codes: Codes) -> Tensor:
         """phi(p, z)."""
@@ -514,7 +519,8 @@ def palette_loss(
 def moved(pictures: Tensor, turn: float = 0.6, shift: float = 0.3, zoom: float = 0.5) -> Tensor:
     """Each picture (B, C, H, W) turned, shifted, scaled and perhaps mirrored at random; empty (0) where nothing was.
 
-    turn: at most this angle in radians either way; shift: at most this share of half a picture; zoom: scales by exp(± zoom).
+    turn: at most this angle in radians either way; shift: at most this share of half a picture, before it is scaled; zoom:
+    scales by exp(± zoom).
     """
     n, device = len(pictures), pictures.device
 
@@ -665,10 +671,10 @@ class FineGAN(nn.Module):
         codes: those to use instead of drawing them.
         """
         image = checked(batch["image"], self.config.image_size)
-        codes = self.sample_codes(len(image)) if codes is None else codes
         start, step = self.config.hard_negatives_from, int(self.step)
-        if start is not None and step >= start and step % 2:
-            codes = self.hardest_codes(len(image))
+        if codes is None:
+            hard = start is not None and step >= start and step % 2
+            codes = self.hardest_codes(len(image)) if hard else self.sample_codes(len(image))
         if step < self.config.background_first:
             return self.background_step(batch, codes)
         fake = self.generator(codes)
@@ -692,7 +698,9 @@ class FineGAN(nn.Module):
     def update_background_critic(self, batch: dict[str, Tensor], fake: Tensor) -> dict[str, Tensor]:
         """D_b: real cells that see background only -> 1, fake cells -> 0; and which real cells see background only."""
         config, size = self.config, self.config.background_size
-        scene, box = batch.get("scene", batch["image"]), batch.get("scene_box", batch["box"])
+        scene, box = (batch[name] for name in (("scene", "scene_box") if "scene" in batch else ("image", "box")))
+        if scene.shape[-2] != scene.shape[-1]:
+            raise ValueError(f"scene must be square, got {tuple(scene.shape[-2:])} pixels")
         if scene.shape[-1] != size:
             scene, box = (
                 tvf.resize(scene, [size, size], antialias=True),

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutorial_lib.layers import UpConv, add_spectral_norm, backward, conv3x3, update
+from tutorial_lib.layers import Tanh, UpConv, add_spectral_norm, backward, conv3x3, update
 
 # ---- config ---------------------------------------------------------------------------------------------------------------
 
@@ -301,7 +301,7 @@ class Decoder(nn.Module):
         for channels, stride in config.decoder:
             layers += [self._layer(config, width, channels, stride)]
             width = channels
-        layers += [nn.Linear(width, config.image_size)] if vectors else [conv3x3(width, 3), nn.Tanh()]
+        layers += [nn.Linear(width, config.image_size)] if vectors else [conv3x3(width, 3), Tanh()]
         self.layers = nn.Sequential(*layers)
 
     @staticmethod
@@ -371,12 +371,17 @@ def check_batch(config: NetworkConfig, batch: dict[str, Tensor]) -> tuple[Tensor
             f"a batch needs {config.label!r} (-1 where it is unknown), got {', '.join(sorted(batch))}; photographs have one if "
             f"those of each class lie in a folder of their own"
         )
-    label = batch[config.label]
-    low, high = label.aminmax()
-    if label.ndim != 1 or label.is_floating_point() or low < -1 or high >= config.n_classes:
-        found = f"{tuple(label.shape)} {label.dtype}, {low.item()} … {high.item()}"
-        raise ValueError(f"{config.label} must be integers (B,) in -1 … {config.n_classes - 1}, got {found}")
+    label = check_labels(config, batch[config.label])
     return check_image(config, batch["image"]), label
+
+
+def check_labels(config: NetworkConfig, label: Tensor) -> Tensor:
+    """The labels as they are. Raises ValueError if they are not integers (B,), a class each or -1, unknown."""
+    low, high = (int(end) for end in label.aminmax()) if label.numel() else (0, 0)
+    if label.ndim != 1 or label.is_floating_point() or low < -1 or high >= config.n_classes:
+        found = f"{tuple(label.shape)} {label.dtype}, {low} … {high}"
+        raise ValueError(f"{config.label} must be integers (B,) in -1 … {config.n_classes - 1}, got {found}")
+    return label
 
 
 def check_image(config: NetworkConfig, image: Tensor) -> Tensor:
@@ -459,8 +464,12 @@ class GMVAE(nn.Module):
         return self.decoder((z_s - means.mean(0)) / means.std(0, correction=0), z_u)
 
     def sample_codes(self, label: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """z_s from the Gaussians of labels (B,), of -1 from the total one, and z_u from N(0, I)."""
+        """z_s from the Gaussians of labels (B,), of -1 from the total one, and z_u from N(0, I).
+
+        Raises ValueError for a label that is no class.
+        """
         config, device = self.config, self.step.device
+        label = check_labels(config, label)
         noise = draw_noise(len(label), config.z_s_dim + config.z_u_dim, generator=generator, device=device)
         return self.mixture.place(noise[:, : config.z_s_dim], label), noise[:, config.z_s_dim :]
 
@@ -489,8 +498,11 @@ class GMVAE(nn.Module):
         """Walks in one code while the other stands still, a row for each label: (rows, steps, 3, H, W) (Fig. 4).
 
         along "label": between two random points of the class, the same two in every row; along "rest": from one z_u to another.
+        Raises ValueError for a label that is no class, and for another code.
         """
-        config = self.config
+        if along not in ("label", "rest"):
+            raise ValueError(f"along must be 'label' or 'rest', got {along!r}")
+        config, label = self.config, check_labels(self.config, label)
         start, end = (
             draw_noise(1, config.z_s_dim + config.z_u_dim, generator=generator, device=self.step.device) for _ in range(2)
         )

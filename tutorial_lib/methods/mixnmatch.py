@@ -32,6 +32,7 @@ from tutorial_lib.layers import (
     conv3x3,
     frozen,
     gradient_penalty,
+    in_full,
     keeping_statistics,
     leaky_relu,
     orthogonal_init,
@@ -76,7 +77,9 @@ class CodeModeConfig(FineGANConfig):
                 raise ValueError(f"{name} halves a picture of {self.image_size} pixels {len(getattr(self, name))} times")
         if self.reprediction not in ("untied", "tied", "none"):
             raise ValueError(f"reprediction must be 'untied', 'tied' or 'none', got {self.reprediction!r}")
-        for name in ("redraw_weight", "silhouette_weight", "pose_weight"):
+        if len(self.reprediction_weights) != 4:
+            raise ValueError(f"reprediction_weights are those of z, b, p and c, got {self.reprediction_weights}")
+        for name in ("redraw_weight", "silhouette_weight", "pose_weight", "gradient_penalty", "reconstruction_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if (self.silhouette_weight or self.pose_weight) and self.segmenter_widths is None:
@@ -114,8 +117,11 @@ class MixNMatchConfig(CodeModeConfig):
             raise ValueError(f"extractor_down halves a picture of {self.image_size} pixels {len(self.extractor_down)} times")
         if not self.feature_l1_weight and not self.feature_adversarial_weight:
             raise ValueError("S needs one of feature_l1_weight and feature_adversarial_weight")
-        if self.feature_redraw_weight < 0:
-            raise ValueError(f"feature_redraw_weight must not be negative, got {self.feature_redraw_weight}")
+        for name in ("feature_l1_weight", "feature_adversarial_weight", "feature_redraw_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.soft_parent_every < 1:
+            raise ValueError(f"soft_parent_every must be at least 1, got {self.soft_parent_every}")
 
 
 # ---- encoders -------------------------------------------------------------------------------------------------------------
@@ -158,7 +164,7 @@ class Encoder(nn.Module):
             normalises = isinstance(layer, _BatchNorm)  # of one process or, in any of two ways, of several
             x = torch.cat([layer(batch) for batch in x.chunk(n)]) if normalises else layer(x)
         code = x.flatten(1)
-        return (code if self.bound is None else self.bound * code.tanh()).chunk(n)
+        return (code if self.bound is None else self.bound * in_full(code).tanh()).chunk(n)
 
 
 # ---- image-code discriminators --------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutorial_lib.data.pictures import as_pictures
-from tutorial_lib.layers import UpConv, add_spectral_norm, frozen, gradient_penalty, update
+from tutorial_lib.layers import Tanh, UpConv, add_spectral_norm, frozen, gradient_penalty, update
 from tutorial_lib.methods.finegan import checked, critic_loss, moved
 
 REST = "rest"  # the name of z_0 among the codes
@@ -188,7 +188,7 @@ class Decoder(nn.Sequential):
         widths = [n_codes * width for width in (config.encoder_widths[-1], *config.decoder_widths)]
         layers = [NormedResidualBlock(widths[0], layer=config.layer_norm) for _ in range(config.residual_blocks)]
         layers += [normed(UpConv(a, b), b, config.layer_norm) for a, b in pairwise(widths)]
-        layers += [nn.Conv2d(widths[-1], 3, 7, padding=3, padding_mode="reflect"), nn.Tanh()]
+        layers += [nn.Conv2d(widths[-1], 3, 7, padding=3, padding_mode="reflect"), Tanh()]
         super().__init__(*layers)
 
 

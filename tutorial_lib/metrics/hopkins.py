@@ -29,7 +29,7 @@ def hopkins(
     """Cluster tendency of points (N, d): H = Σu^d / (Σu^d + Σw^d) (Banerjee & Dave 2004), repeated `draws` times.
 
     u: distances from m points, uniform in the data's bounding box, to the nearest data point. w: distances from m
-    data points to the nearest other one. m defaults to a tenth of the points, at most 100. About 0.5: no clusters;
+    data points to the nearest other one. m defaults to a tenth of the points, at most 100. About 0.5: spread as by chance;
     above 0.75: clustered at 90 %. Dimensions without extent are dropped, and do not count in d.
 
     window: points (M, d) of a larger set; the m points are thrown where that set is (`throw_among`), not into the box. With the
@@ -84,6 +84,8 @@ def hopkins(
     w = np.stack([other[rng.choice(len(points), m, replace=False)] for _ in range(draws)])
 
     # u^d overflows in many dimensions, so the ratio is taken between logarithms.
+    if not (u.any(axis=1) | w.any(axis=1)).all():
+        raise ValueError("points lie on one another, and so do those compared with them: the statistic is undefined")
     with np.errstate(divide="ignore"):
         log_u, log_w = (logsumexp(dimension * np.log(x), axis=1) for x in (u, w))
     values = expit(log_u - log_w)

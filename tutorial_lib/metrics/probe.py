@@ -12,10 +12,10 @@ MANY = 512  # features beyond which logistic regression is slow, and ridge regre
 def linear_probe(features: np.ndarray, factor: np.ndarray, *, folds: int = 5, seed: int = 0) -> float:
     """How well a linear model reads a factor off features (N, D); the mean over `folds`.
 
-    Integer labels (N,): accuracy; guessing gets the commonest one's share. Floats (N,) or (N, k): R², mean over components;
-    negative is worse than guessing the mean. Features are scaled to mean 0 and variance 1 first; penalties are scikit-learn's
-    own, or in proportion to D where features are many. Raises ValueError for features that are not finite or do not fit the
-    factor, and if a label has fewer samples than there are folds.
+    Labels (N,), integers or booleans: accuracy; guessing gets the commonest one's share. Floats (N,) or (N, k): R², mean over
+    components; negative is worse than guessing the mean. Features are scaled to mean 0 and variance 1 first; penalties are
+    scikit-learn's own, or in proportion to D where features are many. Raises ValueError for features that are not finite or do
+    not fit the factor, for a factor that is neither labels nor floats, and if a label has fewer samples than there are folds.
     """
     from sklearn.linear_model import LogisticRegression, RidgeClassifier, RidgeCV
     from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
@@ -25,7 +25,9 @@ def linear_probe(features: np.ndarray, factor: np.ndarray, *, folds: int = 5, se
     features, factor = np.asarray(features, dtype=np.float64), np.asarray(factor)
     if features.ndim != 2 or len(features) != len(factor) or not np.isfinite(features).all():
         raise ValueError(f"features must be finite and of shape ({len(factor)}, D), got shape {features.shape}")
-    if np.issubdtype(factor.dtype, np.integer):
+    if factor.dtype.kind not in "iubf":
+        raise ValueError(f"factor must be integers, booleans or floats, got {factor.dtype}")
+    if factor.dtype.kind != "f":
         counts = np.unique(factor, return_counts=True)[1]
         if len(counts) < 2 or counts.min() < folds:
             raise ValueError(f"labels need at least 2 classes, each at least {folds} times, got {counts.tolist()}")
