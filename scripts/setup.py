@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MINIMUM_PYTHON = (3, 11)
-NEEDED_GB = 8  # with the CUDA build of torch on Linux .venv takes 6.5 GB; elsewhere 2 GB would do
+NEEDED_GB = 8 if sys.platform.startswith("linux") else 3  # with the CUDA build of torch .venv takes 6.5 GB, without it 2
 NEEDED_GB_UPDATE = 2
 SHOWN = re.compile(r"^(Collecting|Processing) |Downloading .*\((\d{3,}\.\d MB|\d.* GB)\)|[Ee]rror")
 
@@ -36,9 +36,14 @@ def disk_problem(free_bytes, needed_gb, folder):
     if free_bytes >= needed_gb * 1e9:
         return None
     return (
-        f"{needed_gb} GB of free disk space are needed; {folder} has {free_bytes / 1e9:.1f} GB.\n"
+        f"{needed_gb:.0f} GB of free disk space are needed; {folder} has {free_bytes / 1e9:.1f} GB.\n"
         f"  Free some, or clone the repository to a larger disk."
     )
+
+
+def held_bytes(folder):
+    """What the files below a folder take, 0 if it is not there."""
+    return sum(os.lstat(os.path.join(place, name)).st_size for place, _, names in os.walk(str(folder)) for name in names)
 
 
 def machine_problem(system, machine):
@@ -114,7 +119,9 @@ def main():
     complete = bool(stored) and not fresh
     free = shutil.disk_usage(str(ROOT)).free
     problems = [machine_problem(sys.platform, platform.machine())]
-    problems += [disk_problem(free, NEEDED_GB_UPDATE if complete else NEEDED_GB, ROOT)]
+    # What an earlier setup, cut short or elsewhere, has left is used or makes room.
+    needed = NEEDED_GB_UPDATE if complete else max(NEEDED_GB_UPDATE, NEEDED_GB - held_bytes(environment) / 1e9)
+    problems += [disk_problem(free, needed, ROOT)]
     if fresh:
         version_problem = python_problem(sys.version_info, sys.executable)
         problems += [version_problem, None if version_problem else venv_problem()]

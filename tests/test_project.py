@@ -113,6 +113,25 @@ def test_setup_accepts_enough_disk(setup):
     assert setup.disk_problem(8e9, 8, "/home/someone/course") is None
 
 
+def test_setup_asks_for_no_more_than_is_missing(setup, tmp_path, monkeypatch):
+    asked = []
+    commands = record_commands(setup, repository(tmp_path), monkeypatch)
+    monkeypatch.setattr(setup, "disk_problem", lambda free, needed, root: asked.append(needed))
+    monkeypatch.setattr(setup, "NEEDED_GB", 8)
+    monkeypatch.setattr(setup, "held_bytes", lambda folder: 6.5e9 * (folder / "bin").exists())
+    setup.main()
+    (tmp_path / ".venv" / "tutorial_lib.stamp").unlink()  # as if it had been cut short
+    setup.main()
+    assert asked == [8, setup.NEEDED_GB_UPDATE] and len(commands) == 5
+
+
+def test_setup_counts_what_is_there(setup, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").write_bytes(bytes(1000))
+    (tmp_path / "c").symlink_to(tmp_path / "a" / "b")
+    assert 1000 <= setup.held_bytes(tmp_path) < 1000 + 200 and setup.held_bytes(tmp_path / "nowhere") == 0
+
+
 def test_setup_changes_nothing_when_a_check_fails(setup, tmp_path, monkeypatch):
     monkeypatch.setattr(setup, "ROOT", repository(tmp_path))
     monkeypatch.setattr(setup, "python_problem", lambda version, executable: "too old")

@@ -8,6 +8,7 @@ from tutorial_lib.methods.finegan import CodePredictor, CodePredictorConfig
 from tutorial_lib.metrics.oracle import Oracle, Reading
 from tutorial_lib.studies import finegan as study
 from tutorial_lib.training import checkpoints
+from tutorial_lib.training.loop import History
 from tutorial_lib.training.presets import PRESETS, build
 
 SIZES = (10, 6, 24)
@@ -103,3 +104,19 @@ def test_evaluation_of_the_shipped_model_has_every_figure(monkeypatch):
     assert figures.keys() >= REQUIRED
     assert all(isinstance(value, float | int) for value in figures.values())
     assert figures["control.shape"] > figures["control.leak"]
+
+
+def test_ablate_keeps_what_is_there_and_makes_what_is_not(tmp_path, monkeypatch):
+    trained = []
+
+    def train(model, data, run):
+        trained.append(type(model).__name__)
+        return History(averaged={"generator": model.generator}, seconds=1.0)
+
+    monkeypatch.setattr(study, "train", train)
+    monkeypatch.setattr(study, "where_codes_act", lambda model: {"b": 1.0})
+    monkeypatch.setattr(study, "ABLATIONS", dict(list(study.ABLATIONS.items())[:2]))
+    figures = study.ablate(tmp_path, steps=2)
+    assert len(trained) == 2 and study.ablate(tmp_path, steps=2) == figures and len(trained) == 2
+    study.ablate(tmp_path, steps=3)
+    assert len(trained) == 4

@@ -279,6 +279,18 @@ def test_ablate_keeps_what_is_there(ablated, monkeypatch):
     assert study.ablate(folder, steps=3, samples=60) == figures
 
 
+def test_ablate_makes_anew_what_started_from_another_model(ablated, monkeypatch):
+    folder, _ = ablated
+    (made,) = (run for run in study.stored_runs(folder) if run.name == "unseen" and run.seed == 0)
+    assert made.start == checkpoints.card("gmvae")["sha256"]
+    monkeypatch.setattr(study, "card", lambda name: {"sha256": "0" * 64})
+    asked = []
+    monkeypatch.setattr(study, "train", lambda *where, **_: asked.append(where[3].name) or History(interrupted=True))
+    with pytest.raises(KeyboardInterrupt):
+        study.ablate(folder, steps=3, samples=60)
+    assert asked == ["unseen_0_3_00000000"]
+
+
 def test_interrupted_ablation_stores_no_half_run(workplace, monkeypatch, tmp_path):
     monkeypatch.setattr(study, "train", lambda *_, **__: History(interrupted=True))
     with pytest.raises(KeyboardInterrupt):

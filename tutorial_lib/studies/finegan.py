@@ -247,18 +247,24 @@ def ablation_sheet(model: FineGAN, seed: int = 0) -> Tensor:
 
 
 def ablate(folder: Path, *, steps: int = 1000, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Train every ablation at 32 x 32 (preset `live`) for the same steps; writes figures and sheets into `folder`."""
+    """Train every ablation at 32 x 32 (preset `live`) for the same steps; writes figures and a sheet of each into `folder`.
+
+    What is there already, of as many steps and the same seed, is kept.
+    """
     preset = PRESETS["finegan"]["live"]
     run = replace(preset.run, steps=steps, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {}
+    path, made = folder / "figures.json", {"steps": steps, "seed": seed}
+    figures = json.loads(path.read_text()) if path.exists() else {}
     for name, (method_class, change) in ABLATIONS.items():
+        if made.items() <= figures.get(name, {}).items():
+            continue
         torch.manual_seed(seed)
         model = method_class(replace(preset.method, **change))
         history = train(model, preset.dataset(), run).whole()
         with averaged_weights(model, history.averaged):
-            figures[name] = {**where_codes_act(model), "seconds": history.seconds, "steps": steps, "seed": seed}
+            figures[name] = {**where_codes_act(model), "seconds": history.seconds, **made}
             sheet = ablation_sheet(model)
         save_sheet(sheet.flatten(0, 1), folder / f"{name.replace(' ', '_')}.png", columns=sheet.shape[1])
-        (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+        path.write_text(json.dumps(figures, indent=2) + "\n")
     return figures

@@ -29,7 +29,7 @@ from tutorial_lib.metrics.generation import diversity, fid, inception_score, ms_
 from tutorial_lib.metrics.probe import linear_probe
 from tutorial_lib.studies.finegan import beside_bars
 from tutorial_lib.studies.oracle import HELD_OUT
-from tutorial_lib.training.checkpoints import load, results, start_from, write_text
+from tutorial_lib.training.checkpoints import card, load, results, start_from, write_text
 from tutorial_lib.training.loop import averaged_weights, train
 from tutorial_lib.training.presets import PRESETS, Preset, build, compared_with
 
@@ -393,6 +393,7 @@ class Stored:
     steps: int
     seconds: float
     figures: dict[str, float | list[float]]
+    start: str | None = None  # SHA-256 of the checkpoint that it started from
 
     @property
     def file(self) -> str:
@@ -403,8 +404,9 @@ def ablate(folder: Path, *, steps: int | None = None, seed: int = 0, samples: in
     """Train and measure every one of `RUNS`, from `seed` onwards, and write figures and sheets of each into `folder`.
 
     steps: of the method; the baselines make as many updates as its stage two, a third. None: each preset's own number. Runs of
-    as many steps whose figures are there already are kept, and one that was interrupted goes on from its snapshot in
-    runs/NAME_OF_FOLDER. The tuning on unseen people starts from the shipped model. Returns the figures by the runs' names.
+    as many steps and the same start whose figures are there already are kept, and one that was interrupted goes on from its
+    snapshot in runs/NAME_OF_FOLDER. The tuning on unseen people starts from the shipped model. Returns the figures by the runs'
+    names.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, run in RUNS.items():
@@ -415,15 +417,15 @@ def ablate(folder: Path, *, steps: int | None = None, seed: int = 0, samples: in
                 base = PRESETS["gmvae"][compared_with(run.preset)]
                 each = 1 if run.method == "gmvae" else base.method.stage_one_updates
                 settings = replace(settings, steps=max(1, steps // each))
-            empty = Stored(name, number, settings.steps, 0.0, {})
-            if any((done.name, done.seed, done.steps) == (name, number, settings.steps) for done in stored_runs(folder)):
+            start = None if preset.start is None else card(preset.start)["sha256"]
+            empty = Stored(name, number, settings.steps, 0.0, {}, start)
+            if any(replace(done, seconds=0.0, figures={}) == empty for done in stored_runs(folder)):
                 continue
             torch.manual_seed(number)
             model = build(preset.method)
-            if preset.start is not None:
-                start_from(model, preset.start)
-            work = Path("runs") / folder.name / f"{empty.file}_{settings.steps}"
-            history = train(model, preset.dataset(), settings, work, resume=True).whole()
+            about = {} if preset.start is None else {"start": start_from(model, preset.start)}
+            work = Path("runs") / folder.name / "_".join([empty.file, str(settings.steps), *([start[:8]] if start else [])])
+            history = train(model, preset.dataset(), settings, work, resume=True, about=about).whole()
             with averaged_weights(model, history.averaged):
                 measured = run.measure(model, samples)
             for kind, (pictures, columns) in measured.sheets.items():
