@@ -222,6 +222,12 @@ class PanelPage:
     def slider(self, label: str):
         return self.root.locator(f'[role=slider][aria-label="{label}"]')
 
+    @staticmethod
+    def field(handle):
+        """Where a slider's number can be typed: there is none if it has two handles, or names in the place of numbers."""
+        slider = "xpath=ancestor::*[contains(concat(' ', @class, ' '), ' widget-slider ')][count(.//*[@role='slider'])=1]"
+        return handle.locator(slider).locator(".widget-readout[contenteditable=true]")
+
     def groups(self) -> list:
         """The rows of buttons that choose where a factor comes from."""
         return self.root.locator(".tl-right [role=group]").all()

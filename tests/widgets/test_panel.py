@@ -1,13 +1,27 @@
 import asyncio
 from base64 import b64decode
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from io import BytesIO
 from threading import Event, Thread
 
 import numpy as np
 import pytest
 import torch
-from ipywidgets import Button, Checkbox, FloatRangeSlider, FloatSlider, IntSlider, SelectionSlider, ToggleButton, ToggleButtons
+from ipywidgets import (
+    Button,
+    Checkbox,
+    FileUpload,
+    FloatRangeSlider,
+    FloatSlider,
+    IntSlider,
+    SelectionSlider,
+    ToggleButton,
+    ToggleButtons,
+    Widget,
+)
 from PIL import Image
+from traitlets import Bunch
 
 from tutorial_lib.widgets import panel as panel_module
 from tutorial_lib.widgets.panel import STEPS_BACK, Panel, png, to_uint8
@@ -84,12 +98,16 @@ def test_shuffle_shows_the_next_sample_and_keeps_options(panel):
     assert panel.state == {"red": 50, "green": 50, "lock": True}  # sample 3, its green overruled by the lock
 
 
+def below(widget) -> Iterator[Widget]:
+    """The widget and all below it."""
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from below(child)
+
+
 def buttons(widget) -> dict[str, Button]:
     """All buttons below a widget by their text, or by what they say they do."""
-    found = {widget.description or widget.tooltip: widget} if isinstance(widget, Button | ToggleButton) else {}
-    for child in getattr(widget, "children", ()):
-        found |= buttons(child)
-    return found
+    return {one.description or one.tooltip: one for one in below(widget) if isinstance(one, Button | ToggleButton)}
 
 
 def test_buttons_do_what_they_say(panel):
@@ -242,6 +260,22 @@ def test_the_uploads_place_is_empty_until_there_is_one():
     panel.reset()
     button.click()
     assert panel.state["from"] == 2 and panel.error == ""
+
+
+def test_the_same_file_can_be_chosen_twice():
+    grey, uploaded = np.zeros((8, 8, 3), np.uint8), []
+    panel = Panel(
+        {"x": {"red": IntSlider(0, 0, 9, description="red")}},
+        lambda state: grey,
+        pictures=[grey],
+        upload=lambda data: uploaded.append(data) or grey,
+    )
+
+    (chooser,) = (widget for widget in below(panel.widget) if isinstance(widget, FileUpload))
+    file = Bunch(name="a.png", type="image/png", size=3, content=b"one", last_modified=datetime.now(UTC))
+    for _ in range(2):
+        chooser.value = (file,)
+    assert uploaded == [b"one", b"one"] and chooser.value == ()
 
 
 def test_undo_goes_behind_an_upload_that_changes_what_follows():

@@ -1,4 +1,4 @@
-// What ipywidgets has no trait for: names for screen readers, the picture as a file, text on the clipboard.
+// What ipywidgets has no trait for: names for screen readers, numbers typed and left, the picture as a file, text on the clipboard.
 // Called with the panel's <style> element whenever that comes into the page, so once a view.
 (sheet) => {
   const panel = sheet.closest(".tl-panel");
@@ -65,6 +65,18 @@
     subtree: true, childList: true, characterData: true, attributeFilter: ["class", "disabled", "aria-valuemin"],
   });
   describe();
+
+  // ipywidgets takes a number that is typed beside a slider at Enter only, and does not read the minus sign that it shows.
+  const isReadout = (element) => element.matches?.(".widget-readout[contenteditable=true]");
+  let edited = null;
+  panel.addEventListener("input", ({ target }) => { if (isReadout(target)) edited = target; });
+  panel.addEventListener("keydown", ({ target, keyCode }) => {
+    if (keyCode === 13 && isReadout(target)) target.textContent = target.textContent.replaceAll("\u2212", "-");
+  }, true);
+  panel.addEventListener("keydown", ({ target, keyCode }) => { if (keyCode === 13 && target === edited) edited = null; });
+  panel.addEventListener("focusout", ({ target }) => {
+    if (target === edited) target.dispatchEvent(new KeyboardEvent("keydown", { keyCode: 13, bubbles: true, cancelable: true }));
+  });
 
   const copy = async (button) => {
     const code = panel.querySelector(".tl-code pre");

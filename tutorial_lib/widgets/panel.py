@@ -507,7 +507,14 @@ class Panel:
             chooser = widgets.FileUpload(
                 accept="image/*", description="Upload", tooltip="a picture of your own, in the last place"
             )
-            chooser.observe(lambda change: [self.upload(bytes(file.content)) for file in change.new], "value")
+
+            def chosen(change) -> None:
+                for file in change.new:
+                    self.upload(bytes(file.content))
+                if change.new:
+                    chooser.value = ()  # so that the same file, chosen again, is a change again
+
+            chooser.observe(chosen, "value")
             name = widgets.VBox([name.remove_class("tl-name"), chooser.add_class("tl-upload")]).add_class("tl-name")
         pairs = zip(captions, self.thumbnails, strict=True)
         self._tiles = [self._taking(i, _tile(image, caption)) for i, (caption, image) in enumerate(pairs)]
