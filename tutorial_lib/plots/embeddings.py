@@ -58,7 +58,7 @@ def embedding_panels(
         axes.set(xlim=centre[0] + reach, ylim=centre[1] + reach)
         axes.spines[:].set_visible(False)
     if hopkins is not None:
-        figure.supxlabel(f"Hopkins statistic: {hopkins}   (0.5: no clusters)", color=GREY, fontsize=8)
+        figure.supxlabel(f"Hopkins statistic: {hopkins}   (0.5: spread evenly over their box)", color=GREY, fontsize=8)
     return figure
 
 

@@ -256,7 +256,7 @@ def plan(
         if preset not in PRESETS[method]:
             raise ValueError(f"preset: {method} has no {preset!r}; it has {', '.join(PRESETS[method])}")
         preset = PRESETS[method][preset]
-    batch_size = batch_size or preset.run.batch_size
+    batch_size = preset.run.batch_size if batch_size is None else batch_size
     if batch_size < 2:
         raise ValueError(f"batch_size must be at least 2, got {batch_size}")
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -285,7 +285,7 @@ def plan(
     otherwise = utilisation if device.type == "cpu" else 1.0  # on a CPU further pictures do take time
     share = share_of_more(flops[timed] - flops[half], seconds[timed] - seconds[half], product, otherwise)
 
-    about = machine()
+    about, threads = machine(), torch.get_num_threads()
     found: dict[str, Any] = {
         "method": method,
         "preset": name,
@@ -299,7 +299,7 @@ def plan(
             "peak_a_picture": (counted[more].peak - counted[few].peak) / (more - few),
         },
         "measured": {
-            "device": about["gpu"] if device.type == "cuda" else f"{about['cpu']}, {torch.get_num_threads()} threads",
+            "device": about["gpu"] if device.type == "cuda" else f"{about['cpu']}, {threads} thread{'s' * (threads > 1)}",
             "precision": here,
             "batch_size": timed,
             "product_flops": product,
