@@ -153,6 +153,19 @@ def test_facescrub_takes_faces_by_the_folders_of_people(tmp_path):
     assert faces.batch(range(6))["identity"].tolist() == [0, 0, 1, 1, 2, 2]
 
 
+def test_facescrub_whose_faces_lie_beside_the_whole_pictures(tmp_path):
+    for person in ("Aaron Eckhart", "Adam Brody"):
+        for name in ("1.jpg", "face/1.jpg", "face/2.jpg"):
+            write_picture(tmp_path / person / name, 40, 40)
+    (tmp_path / "Adam Brody" / "face" / "3.gif").touch()
+    (tmp_path / "actors.txt").touch()
+    faces = FaceScrub(tmp_path, size=16)
+    assert faces.people == ("Aaron Eckhart", "Adam Brody")
+    assert [photo.values["identity"] for photo in faces.photos] == [0, 0, 1, 1]
+    assert all(photo.path.parent.name == "face" for photo in faces.photos)
+    assert [path.name for path in faces.left_out()] == ["3.gif"]
+
+
 @pytest.mark.parametrize("kind", [MultiPIE, RaFD, BU3DFE, FaceScrub])
 def test_folder_without_such_files_says_whom_to_ask(tmp_path, kind):
     write_picture(tmp_path / "holiday.jpg", 24, 24)

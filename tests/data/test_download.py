@@ -138,6 +138,29 @@ def test_full_disk_is_said_before_it_happens(server, tmp_path, monkeypatch):
         download(f"{server.url}/file", tmp_path / "file", md5(CONTENT))
 
 
+def test_a_download_that_goes_on_needs_room_for_what_is_in_all_of_it(server, tmp_path, monkeypatch):
+    (tmp_path / "file.part").write_bytes(CONTENT[:-10])
+    usage = module.shutil.disk_usage(tmp_path)._replace(free=len(CONTENT))
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="no disk space for file.part"):
+        download(f"{server.url}/file", tmp_path / "file", md5(CONTENT))
+
+
+def test_of_an_archive_that_cannot_be_unpacked_nothing_is_left(tmp_path, monkeypatch):
+    def fill(file, folder, **_):
+        folder.mkdir()
+        (folder / "half").touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(ARCHIVES, "flowers", (Archive("http://nowhere/102flowers.tgz", "", "flowers-102/jpg"),))
+    (tmp_path / "flowers-102").mkdir()
+    (tmp_path / "flowers-102" / "102flowers.tgz").touch()
+    monkeypatch.setattr(module.shutil, "unpack_archive", fill)
+    with pytest.raises(OSError, match="No space left"):
+        get("flowers", tmp_path)
+    assert [path.name for path in (tmp_path / "flowers-102").iterdir()] == ["102flowers.tgz"]
+
+
 def test_archives_are_unpacked_into_the_published_layout_and_not_loaded_twice(server, tmp_path, monkeypatch):
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:

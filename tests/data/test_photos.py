@@ -218,6 +218,12 @@ def test_linked_folders_are_read_and_a_loop_of_links_ends(tmp_path):
     assert [(photo.path.stem, photo.values["label"]) for photo in data.photos] == [("a", 0), ("b", 1), ("c", 1)]
 
 
+def test_boxes_are_found_whatever_form_a_name_is_written_in(tmp_path):
+    write_picture(tmp_path / "e\u0301.png", 40, 40)
+    (tmp_path / "boxes.csv").write_text("file,x,y,width,height\n\u00e9.png,10,20,20,10\n")
+    assert PhotoFolder(tmp_path, size=16).photos[0].box == (10, 20, 20, 10)
+
+
 def test_a_mask_belongs_to_the_picture_of_its_whole_name(tmp_path):
     for name in ("bird", "bird.crop"):
         write_picture(tmp_path / "images" / f"{name}.jpg", 40, 40)
@@ -435,7 +441,11 @@ def test_cub(tmp_path):
 def test_data_set_is_found_from_inside_its_folder(tmp_path, monkeypatch):
     write_cub(tmp_path)
     monkeypatch.chdir(tmp_path / "CUB_200_2011")
-    assert len(CUB(".", split="all", size=16)) == 3
+    birds = CUB(".", split="all", size=16)
+    assert len(birds) == 3 and birds.known() == CUB(tmp_path, split="all", size=16).known()
+    write_flowers(tmp_path / "plants")
+    (tmp_path / "flowers").symlink_to(tmp_path / "plants" / "flowers-102")
+    assert len(Flowers102(tmp_path / "flowers", size=16)) == len(Flowers102(tmp_path / "plants", size=16))
 
 
 def test_cub_without_segmentations_has_no_masks(tmp_path):

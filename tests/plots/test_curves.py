@@ -28,6 +28,15 @@ def test_a_value_missing_from_a_line_leaves_a_gap():
     assert np.isnan(values).tolist() == [False, False, False, True]
 
 
+def test_what_is_not_in_every_line_is_drawn_through_the_gaps():
+    lines = [{"step": s, "often": 1.0, **({"seldom": float(s)} if s % 3 == 0 else {})} for s in range(1, 9)]
+    often, seldom = metric_curves(lines).axes
+    assert seldom.lines[0].get_xydata().tolist() == [[3, 3], [6, 6]] and seldom.get_title(loc="right") == "6"
+    assert often.get_xlim() == seldom.get_xlim() == (0, 8)
+    never = metric_curves([{"step": 1, "a": float("nan")}]).axes[0]
+    assert never.get_title(loc="right") == ""
+
+
 def test_an_unknown_key_is_named_with_what_there_is():
     with pytest.raises(ValueError, match=r"no \['fid'\]; it has critic, generator"):
         metric_curves(FLAT, ["fid"])
@@ -53,6 +62,8 @@ def test_runs_of_a_group_share_a_colour_and_have_a_mean():
     assert thin.get_color() == thin_too.get_color() == mean.get_color() != left.lines[3].get_color()
     assert mean.get_ydata().tolist() == [2.0, 3.0, 4.0]
     assert len(right.lines) == 4  # `one` has no b
+    lacking = compared_curves({"first": [other], "second": [one]}, {"b": "B", "a": "A"})
+    assert [text.get_text() for text in lacking.legends[0].get_texts()] == ["first", "second"]
 
 
 def test_nothing_to_compare_is_refused():

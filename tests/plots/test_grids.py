@@ -112,6 +112,15 @@ def test_a_triangle_has_rows_of_one_to_n():
     assert (canvas[4, :8] == 255).all()
 
 
+def test_names_of_the_lower_corners_stand_below_the_pictures():
+    figure = triangle_sheet(greys(15), ["first person", "second one", "third one"])
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    bottom = axes.transData.transform((0, axes.images[0].get_array().shape[0]))[1]
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert all(box.y1 <= bottom + 1 and box.y0 >= 0 for box in boxes[1:]) and boxes[1].x1 < boxes[2].x0
+
+
 @pytest.mark.parametrize("n", [1, 4, 7])
 def test_what_fills_no_triangle_is_named(n):
     with pytest.raises(ValueError, match=rf"K = 3, 6, 10, 15 …, got \({n}, 3, 8, 8\)"):

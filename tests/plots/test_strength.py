@@ -20,6 +20,11 @@ def test_points_are_given_and_read_by_label():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["scream", "squint"]
 
 
+def test_the_legend_names_what_any_panel_shows():
+    figure = strength_panels({"a": (GIVEN, GIVEN, np.ones(12, int)), "b": (GIVEN, GIVEN, 2 * np.ones(12, int))}, NAMES)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["scream", "squint"]
+
+
 def test_correlation_is_pearsons():
     a, b = np.random.default_rng(0).normal(size=(2, 50))
     by_hand = ((a - a.mean()) * (b - b.mean())).mean() / (a.std() * b.std())

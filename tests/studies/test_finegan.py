@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -93,6 +94,12 @@ def test_table_has_measured_figures_beside_bars_and_the_papers():
     assert rows["control.leak"] == ["0.040", "<=", "0.15"]
     assert rows["params"] == ["338480"]
     assert rows["nmi"] == ["0.403", "0.233", "0.354"]
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.65, True), (0.66, False), (0.0, True), (math.nan, False)])
+def test_a_bar_is_reached_by_what_equals_it_and_not_by_nan(value, expected):
+    assert study.reached("a", value, {"a": ("<=", 0.65)}) == expected
+    assert study.reached("a", -value, {"a": (">=", -0.65)}) == expected
 
 
 @pytest.mark.slow

@@ -202,7 +202,7 @@ def test_recognition_tells_strangers_from_people_it_knows():
 
 
 def test_probe_matrix_has_a_row_for_each_code(model):
-    matrix = study.probe_matrix(model, 400)
+    matrix = study.probe_matrix(model, 100)
     assert matrix.rows == ("identity", "expression", "illumination", "gaze", "rest")
     assert matrix.columns == ("identity", "expression", "illumination", "gaze")
     assert matrix.values.min() >= 0 and matrix.values.max() <= 1

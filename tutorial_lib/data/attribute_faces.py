@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tutorial_lib.data.photos import Photo, Photographs, Sample, pictures_below
+from tutorial_lib.data.photos import EXTENSIONS, Photo, Photographs, Sample, files_below, pictures_below
 
 
 class AttributeFaces(Photographs):
@@ -75,13 +75,15 @@ class MultiPIE(AttributeFaces):
 
     Files are named SSS_NN_RR_CCC_II: subject, session, recording, camera, flash; session and recording tell the expression. The
     first ten people are held out. The paper takes 686 pictures of each expression and does not say which; here are all, so that
-    neutral ones outnumber the others. The crop is the top square, as in the released script. Gross et al., FG 2008.
+    neutral ones outnumber the others. The crop is the square at the top. That is the released script's for pictures cut around
+    the face, which its crop of 220 pixels takes for granted. Gross et al., FG 2008.
     """
 
     name = "multipie"
     about = (
         "CMU Multi-PIE is licensed by Carnegie Mellon University: ask at https://www.cs.cmu.edu/afs/cs/project/PIE/MultiPie/. "
-        "The folder may have any subfolders (such as session01/multiview/001/01/05_1/) with files as 001_01_01_051_07.png."
+        "The folder may have any subfolders (such as session01/multiview/001/01/05_1/) with files as 001_01_01_051_07.png; "
+        "to train as the paper does, cut them around the faces first, about 220 pixels wide."
     )
     attributes: ClassVar = {"identity": 327, "expression": 4, "illumination": 19}
     pattern = re.compile(r"(?P<person>\d{3})_(?P<session>\d\d)_(?P<recording>\d\d)_051_(?P<flash>\d\d)")
@@ -180,9 +182,9 @@ class BU3DFE(AttributeFaces):
 class FaceScrub(AttributeFaces):
     """FaceScrub: faces of 530 people, each in a folder of the person's name; identity, and nothing else.
 
-    Below the folder lie the faces that the downloaders of its lists cut out (`actors/faces/NAME/`, `actresses/faces/NAME/`), or
-    folders of names only; whole pictures (`…/images/…`) are left alone. Many of its links are dead, so the number of pictures
-    is not checked, and the paper (methods/gmvae) has no split. Ng and Winkler, ICIP 2014.
+    Below the folder lie the faces that the downloaders of its lists cut out (`actors/faces/NAME/`, `actresses/faces/NAME/`, or
+    `NAME/face/`), or folders of names only; whole pictures (`…/images/…`, or beside `face/`) are left alone. Many of its links
+    are dead, so the number of pictures is not checked, and the paper (methods/gmvae) has no split. Ng and Winkler, ICIP 2014.
     """
 
     name = "facescrub"
@@ -198,7 +200,14 @@ class FaceScrub(AttributeFaces):
 
     def parse(self, name: re.Match, path: Path) -> tuple[str, dict[str, int | float]] | None:
         below = path.relative_to(self.root).parts[:-1]
-        return None if not below or "images" in below else (below[-1], {})
+        if len(below) > 1 and below[-1] == "face":
+            return below[-2], {}
+        whole = not below or "images" in below or (path.parent / "face").is_dir()
+        return None if whole else (below[-1], {})
+
+    def left_out(self) -> list[Path]:
+        others = (path for path in files_below(self.root) if path.suffix.lower() not in EXTENSIONS)
+        return [path for path in others if self.parse(self.pattern.fullmatch(path.stem), path)]
 
     def held_out(self, people: list[str]) -> list[str]:
         return []

@@ -119,8 +119,9 @@ def _load(url: str, part: Path) -> None:
             done = 0
         left = int(answer.headers.get("Content-Length") or 0)
         free = shutil.disk_usage(part.parent).free
-        if free < 2 * left:  # the archive and what is in it
-            amounts = f"needs about {2 * left / 2**20:.0f} MiB, free are {free / 2**20:.0f} MiB"
+        needed = left + (done + left)  # the rest of the archive, and what is in all of it
+        if free < needed:
+            amounts = f"needs about {needed / 2**20:.0f} MiB, free are {free / 2**20:.0f} MiB"
             raise OSError(errno.ENOSPC, f"no disk space for {part.name}: {amounts}", str(part.parent))
         whole = False
         show = {"unit": "B", "unit_scale": True, "desc": part.name.removesuffix(".part")}
@@ -146,8 +147,11 @@ def _unpack(file: Path, target: Path) -> None:
     safe = {} if file.suffix == ".zip" else {"filter": "data"}
     try:
         shutil.unpack_archive(file, folder, **safe)
-    except (EOFError, shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{file} is damaged: {error}; remove it and run the same command again") from error
+    except BaseException as error:  # of what was unpacked nothing is left, on a full disk least of all
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, EOFError | shutil.ReadError | tarfile.TarError | zipfile.BadZipFile | zlib.error):
+            raise ValueError(f"{file} is damaged: {error}; remove it and run the same command again") from error
+        raise
     if not (folder / target.name).exists():
         raise ValueError(f"{file} has no {target.name}")
     (folder / target.name).rename(target)

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -483,6 +484,8 @@ class PhotoFolder(Photographs):
         boxes = read_boxes(self.root / "boxes.csv") if (self.root / "boxes.csv").exists() else None
         names = {path.relative_to(images).as_posix(): path for path in files}
         if boxes is not None:
+            written = {_one_form(name): name for name in names}  # a Mac writes é as two characters, a spreadsheet as one
+            boxes = {written.get(_one_form(name), name): box for name, box in boxes.items()}
             if unknown := sorted(boxes.keys() - names.keys()):
                 what = "is of a kind that is not read" if (images / unknown[0]).is_file() else f"is not in {images}"
                 raise FileNotFoundError(f"{self.root / 'boxes.csv'} names {unknown[0]!r}, which {what}")
@@ -500,6 +503,10 @@ class PhotoFolder(Photographs):
                 known = (masks.get(stem, self.root / "masks" / f"{stem}.png"),)
             photos.append(Photo(path, None if boxes is None else boxes[name], label, masks=known))
         return photos
+
+
+def _one_form(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def read_boxes(path: Path) -> dict[str, tuple[float, float, float, float]]:
@@ -651,7 +658,9 @@ class StanfordCars(Photographs):
         _require(base / "devkit" / "cars_meta.mat", self.about)
         _require(base / ("cars_train" if train else "cars_test"), self.about)
         photos = []
-        for path, label in datasets.StanfordCars(base.parent, self.split)._samples:
+        with _clear_errors(self.about):
+            cars = datasets.StanfordCars(base.parent, self.split)
+        for path, label in cars._samples:
             x1, y1, x2, y2 = boxes[Path(path).name]
             photos.append(Photo(Path(path), (x1, y1, x2 - x1, y2 - y1), {"label": int(label)}))
         return photos
@@ -808,7 +817,9 @@ class CIFAR100(CIFAR10):
 
 def _inside(root: Path, name: str) -> Path:
     """The folder `name` in root, or root itself if it is that folder."""
-    return root if name in (root.name, root.resolve().name) else root / name
+    if root.name == name:
+        return root
+    return real if (real := root.resolve()).name == name else root / name  # it may be called ".", or be a link
 
 
 def _require(path: Path, about: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from tutorial_lib.plots.style import FAINT, GREY, NotebookFigure, colours, new_figure, styled
+from tutorial_lib.plots.style import FAINT, GREY, NotebookFigure, colours, legend_of, new_figure, styled
 
 BOOKKEEPING = frozenset({"step", "steps", "images", "seconds", "images_per_second"})
 
@@ -73,7 +73,7 @@ def compared_curves(
         axes.locator_params(nbins=4)
     for axes in panels[len(keys) :]:
         axes.set_visible(False)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(groups))
+    figure.legend(*legend_of(panels), loc="outside lower center", ncols=len(groups))
     return figure
 
 
@@ -92,13 +92,18 @@ def series(metrics: Sequence[Mapping], keys: Sequence[str] | None = None) -> tup
 
 
 def draw_curves(panels: Iterable[Axes], steps: np.ndarray, values: Mapping[str, np.ndarray], until: int | None = None) -> None:
-    """One panel a value: the curve, its name, its latest value. Steps run to `until`; panels left over are hidden."""
+    """One panel a value: the curve, its name, its latest value. Steps run to `until`; panels left over are hidden.
+
+    Some values are not there in every line: they are joined over those without.
+    """
     panels = list(panels)
     for axes, (name, line), colour in zip(panels, values.items(), colours(len(values)), strict=False):
-        axes.plot(steps, line, color=colour)
-        axes.plot(steps[-1:], line[-1:], "o", color=colour, markersize=3, clip_on=False)
+        there = np.isfinite(line)
+        at, line = steps[there], line[there]
+        axes.plot(at, line, color=colour)
+        axes.plot(at[-1:], line[-1:], "o", color=colour, markersize=3, clip_on=False)
         axes.set_title(name.replace("_", " "), fontsize=7.5, pad=4)
-        axes.set_title(f"{line[-1]:.3g}", fontsize=7.5, pad=4, loc="right", color=GREY)
+        axes.set_title(f"{line[-1]:.3g}" if len(line) else "", fontsize=7.5, pad=4, loc="right", color=GREY)
         axes.grid(axis="y")
         axes.tick_params(labelsize=7, labelcolor=GREY, length=0)
         axes.spines["left"].set_visible(False)
@@ -107,7 +112,7 @@ def draw_curves(panels: Iterable[Axes], steps: np.ndarray, values: Mapping[str, 
         axes.set_xticks([0, until or steps[-1]], ["0", f"{until or steps[-1]:,}"])
         axes.get_xticklabels()[0].set_ha("left")
         axes.get_xticklabels()[1].set_ha("right")
-        if np.nanmin(line) < 0 < np.nanmax(line):
+        if len(line) and line.min() < 0 < line.max():
             axes.axhline(0, color=FAINT, linewidth=0.8)
     for axes in panels[len(values) :]:
         axes.set_visible(False)

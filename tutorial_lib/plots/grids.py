@@ -116,19 +116,16 @@ def triangle_sheet(
         for c in range(r + 1):
             x = c * step_x + (n - 1 - r) * step_x // 2
             canvas[r * step_y : r * step_y + height, x : x + width] = next(left)
-    figure = new_figure(n * cell * (1 + GAP) + 0.1, n * cell * height / width * (1 + GAP) + 0.1 + 0.3 * bool(title))
+    named = 0.25 * bool(corners)
+    figure = new_figure(n * cell * (1 + GAP) + 0.1, n * cell * height / width * (1 + GAP) + 0.1 + named + 0.3 * bool(title))
     axes = figure.add_subplot()
     axes.imshow(canvas)
     axes.set_axis_off()
     axes.set_anchor("NW")
-    for name, x, y, side in zip(
-        corners or (),
-        (n / 2 + 0.5, 0.04, n - 0.04),
-        (0.5, n - 1.12, n - 1.12),
-        ("left", "left", "right"),
-        strict=False,
-    ):
-        axes.text(x * step_x + gap, y * step_y, name, ha=side, va="center", fontsize=8.5)
+    places = ((n / 2 + 0.5) * step_x + gap, step_y / 2), (0, canvas.shape[0] + gap), (canvas.shape[1], canvas.shape[0] + gap)
+    aligned = ("left", "center"), ("left", "top"), ("right", "top")
+    for name, (x, y), (side, edge) in zip(corners or (), places, aligned, strict=False):
+        axes.text(x, y, name, ha=side, va=edge, fontsize=8.5)
     if title:
         axes.set_title(title)
     return figure

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tutorial_lib.plots.style import FAINT, GREY, NotebookFigure, colours, new_figure, styled
+from tutorial_lib.plots.style import FAINT, GREY, NotebookFigure, colours, legend_of, new_figure, styled
 
 
 @styled
@@ -36,7 +36,7 @@ def strength_panels(
     panels[0].set_ylabel("result's strength")
     low, high = np.quantile(np.concatenate([read for _, read, _ in readings.values()]), (0.005, 0.995))
     panels[0].set_ylim(min(0, low) - 0.03, max(1, high) + 0.03)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", markerscale=1.8, handletextpad=0.1)
+    figure.legend(*legend_of(panels), loc="outside right center", markerscale=1.8, handletextpad=0.1)
     return figure
 
 

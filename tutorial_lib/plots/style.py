@@ -1,11 +1,13 @@
 """One look for all figures: palette, colour map, type."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -55,6 +57,15 @@ RC = {
 }
 
 P, R = ParamSpec("P"), TypeVar("R")
+
+
+def legend_of(panels: Iterable[Axes]) -> tuple[list[Artist], list[str]]:
+    """Handles and labels of what has a name in any of the panels, each once."""
+    found: dict[str, Artist] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)
 
 
 class NotebookFigure(Figure):

@@ -172,7 +172,7 @@ def evaluate(method: FineGAN, card: dict | None = None, *, samples: int = 5000) 
 def reached(name: str, value: float, bars: dict[str, tuple[str, float]] = BARS) -> bool:
     """Whether a figure is on the right side of its bar."""
     sign, limit = bars[name]
-    return (value >= limit) == (sign == ">=")
+    return value >= limit if sign == ">=" else value <= limit
 
 
 def beside_bars(figures: dict[str, float], bars: dict[str, tuple[str, float]], data: str = "PaperBirds") -> list[str]:

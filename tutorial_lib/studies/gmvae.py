@@ -119,13 +119,14 @@ def probes(model: GMVAE, oracle: FaceOracle, samples: int = 5000, seed: int = 0)
     """What linear probes read off z_s and off a sampled z_u, beside what the image gives, for identity and each of `REST`.
 
     Accuracy of labels; R² of the strength (where there is an expression) and of place, roll and scale. The image gives what the
-    oracle reads, or, of what it does not read, what a linear probe reads off the pixels at a quarter of the size.
+    oracle reads, or, of what it does not read, what a linear probe reads off the pixels at a quarter of the size. On at least
+    500 faces, of which some are of each person.
     """
     random = torch.Generator().manual_seed(seed)
     found: dict[str, list[Tensor]] = {name: [] for name in ("z_s", "z_u", "pixels")}
     truth: dict[str, list[Tensor]] = {}
     read: dict[str, list[Tensor]] = {}
-    for batch in faces(model, samples, 1):
+    for batch in faces(model, max(samples, 500), 1):
         codes, reading = model.encode(batch["image"]), oracle.read(batch["image"])
         z_u = codes.mu_u + codes.sigma_u * torch.randn(codes.mu_u.shape, generator=random)
         for name, value in (("z_s", codes.z_s), ("z_u", z_u), ("pixels", F.avg_pool2d(batch["image"], 4).flatten(1))):

@@ -209,7 +209,8 @@ def hopkins_figures(runs: list[Shallow]) -> dict[str, float]:
         for disentangled, rows in table3(runs, space=space).items():
             name = "hopkins." + ("" if space == "plane" else f"{space}.") + ("with" if disentangled else "without")
             values = [value for value, _ in rows.values()]
-            figures |= {name: mean(values), f"{name}.worst": max(values) if disentangled else min(values)}
+            worst = np.max if disentangled else np.min  # which, unlike Python's, tell of a value that is NaN
+            figures |= {name: mean(values), f"{name}.worst": float(worst(values))}
     return figures
 
 
@@ -261,9 +262,12 @@ def recognition(model: UniformPosterior, samples: int = 2000) -> dict[str, float
 def probe_matrix(model: UniformPosterior, samples: int = 2000) -> ControlMatrix:
     """What a linear probe reads off each code: accuracy by code (the attributes', then the rest's) and attribute.
 
+    On at least 400 faces, of which some are of each person.
+
     A uniform posterior says that C_m', which is linear, reads nothing off a code; another linear map still might. Faces that
     were not trained on, of the 40 people.
     """
+    samples = max(samples, 400)
     faces = PaperFaces(model.config.image_size, length=samples, seed=SEED).batch(range(samples))
     attributes = tuple(model.classifiers)
     names = (*attributes, *(name for name in model.encoders if name not in attributes))
