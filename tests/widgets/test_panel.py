@@ -590,3 +590,47 @@ def test_to_uint8_maps_the_ends_of_the_range():
 def test_notebook_on_the_web_shows_the_picture(panel):
     bundle = panel._repr_mimebundle_()
     assert b64decode(bundle["image/png"]) == panel.png and "application/vnd.jupyter.widget-view+json" in bundle
+
+
+@pytest.mark.parametrize("drawn", [(np.zeros((4, 4, 3)), []), (np.zeros((4, 4, 3), np.uint8), [])], ids=["floats", "no strip"])
+def test_what_is_no_picture_is_one_line_of_error(drawn):
+    right = np.zeros((4, 4, 3), np.uint8), [np.zeros((4, 4, 3), np.uint8)]
+    panel = Panel(
+        {"x": {"red": IntSlider(0, 0, 9, description="red")}}, lambda state: drawn if state["red"] else right, strip=("tile",)
+    )
+    before = panel.png
+    panel.set(red=1)
+    assert panel.error and panel.png == before
+    panel.set(red=0)
+    assert panel.error == ""
+
+
+def test_an_upload_that_fails_in_any_way_is_one_line_of_error():
+    grey = np.zeros((8, 8, 3), np.uint8)
+
+    def upload(data):
+        raise RuntimeError("out of memory")
+
+    panel = Panel({"x": {"red": IntSlider(0, 0, 9, description="red")}}, lambda state: grey, pictures=[grey], upload=upload)
+    panel.upload(b"")
+    assert panel.error == "RuntimeError: out of memory"
+
+
+def test_what_follows_follows_while_the_uploads_place_is_empty():
+    grey = np.zeros((8, 8, 3), np.uint8)
+    letters = [("A", 0), ("B", 1)]
+    panel = Panel(
+        {
+            "shape": {"shape": ToggleButtons(options=letters, value=0, description="from")},
+            "pose": {"pose": ToggleButtons(options=letters, value=0, description="from")},
+        },
+        lambda state: grey,
+        options={"tied": Checkbox(False, description="tied")},
+        follow=lambda state: {"pose": state["shape"]} if state["tied"] else {},
+        pictures=[grey, grey],
+        upload=lambda data: grey,
+    )
+    panel.set(pose=1)
+    assert "upload one first" in panel.error
+    panel.set(tied=True)
+    assert panel.error == "" and panel.state["pose"] == 0 and panel.controls["pose"].disabled

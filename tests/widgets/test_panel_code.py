@@ -150,3 +150,41 @@ def test_uniform_posterior(state, tmp_path, monkeypatch):
     panel.upload((tmp_path / "yours.png").read_bytes())
     panel.set(**state)
     check(panel, model=faces, pictures=PICTURES, means=means)
+
+
+LARGE = PaperBirds(size=48, length=3).batch(range(3))["image"].as_subclass(torch.Tensor)
+
+
+@pytest.mark.parametrize("pictures", [LARGE, ((PICTURES + 1) * 127.5).to(torch.uint8)], ids=["larger", "uint8"])
+def test_pictures_of_any_kind(pictures):
+    mixnmatch, gmvae = model("mixnmatch"), model("gmvae")
+    panel = mixnmatch_panel(mixnmatch, pictures, mode="feature")
+    panel.set(shape=1, background=1, texture=1, stitch=True)
+    check(panel, model=mixnmatch, pictures=pictures)
+    panel = gmvae_panel(gmvae, pictures)
+    panel.set(label=1, rest=2)
+    check(panel, model=gmvae, pictures=pictures)
+
+
+def test_code_is_that_of_the_picture_that_is_shown():
+    mixnmatch = model("mixnmatch")
+    panel = mixnmatch_panel(mixnmatch, PICTURES)
+    panel.set(background=len(PICTURES))  # nothing was uploaded
+    assert "upload one first" in panel.error
+    check(panel, model=mixnmatch, pictures=PICTURES)
+
+
+@pytest.mark.parametrize("name", ["mixnmatch", "gmvae", "ds_comgan_segmenter"])
+def test_a_model_that_went_back_to_training_is_left_alone(name):
+    there = model(name)
+    panel = {"mixnmatch": mixnmatch_panel, "gmvae": gmvae_panel, "ds_comgan_segmenter": segmentation_panel}[name](
+        there, PICTURES
+    )
+    before, shown = {key: value.clone() for key, value in there.state_dict().items()}, panel.png
+    there.train()
+    upload = BytesIO()
+    Image.fromarray(OWN).save(upload, "png")
+    for move in (lambda: panel.set(**{next(iter(panel.controls)): 1}), lambda: panel.upload(upload.getvalue())):
+        move()
+        assert "the model is in training mode" in panel.error and panel.png == shown
+    assert all(torch.equal(value, before[key]) for key, value in there.state_dict().items())

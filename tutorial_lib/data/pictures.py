@@ -167,6 +167,11 @@ def _from_bytes(
     return _from_pil(image, name, upright=upright, backdrop=backdrop)
 
 
+def as_given(pictures: object, size: int) -> bool:
+    """Whether `as_pictures` gives these back as they are: floats of that size."""
+    return isinstance(pictures, Tensor) and pictures.is_floating_point() and tuple(pictures.shape[-2:]) == (size, size)
+
+
 def check_mode(image: Image.Image) -> None:
     """Raise ValueError for a picture whose pixels cannot be told."""
     if image.mode in ("I", "F"):

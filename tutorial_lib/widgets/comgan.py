@@ -11,7 +11,7 @@ from torch import Tensor
 from tutorial_lib.data.birds import PaperBirds, render
 from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.methods.comgan import DSComGAN, LayerCodes, Segmenter
-from tutorial_lib.widgets.panel import LETTERS, Panel, State, spell_z, to_uint8
+from tutorial_lib.widgets.panel import LETTERS, Panel, State, check_eval, spell_z, to_uint8
 
 _LIMIT = 2.5  # a component of z lies beyond it once in eighty draws
 
@@ -108,8 +108,7 @@ def ds_comgan_panel(model: DSComGAN, *, tied: bool = False, sources: int = 6, co
     components: how many of z's components get a slider of their own; those beyond are drawn together from one number. Raises
     ValueError if the model is in training mode.
     """
-    if model.training:
-        raise ValueError("the model is in training mode; call model.eval() first")
+    check_eval(model)
     own = [f"z{i + 1}" for i in range(min(components, model.config.z_dim))]
     hidden = model.config.z_dim - len(own)
 
@@ -160,6 +159,7 @@ with torch.inference_mode():
         sources=sources,
         strip=("F", "mask M", "B", *(("X_z",) if model.config.direct_image else ())),
         code=code,
+        model=model,
         name="ds_comgan",
     )
 
@@ -169,8 +169,7 @@ def segmentation_panel(model: Segmenter, pictures: Tensor | Sequence, *, complem
 
     pictures (N, 3, H, W): up to seven; S reads each once. complement: the object is what S calls 0.
     """
-    if model.training:
-        raise ValueError("the model is in training mode; call model.eval() first")
+    check_eval(model)
     size = model.config.image_size
     shown = [*as_pictures(pictures, size).cpu().split(1)]
     if not 1 <= len(shown) < len(LETTERS):
@@ -198,13 +197,14 @@ def segmentation_panel(model: Segmenter, pictures: Tensor | Sequence, *, complem
     def code(state: State) -> str:
         own = state["picture"] == len(shown) - 1
         source = '"yours.png"' if own else f"pictures[{state['picture']}]"
+        there = ".cpu()" if isinstance(pictures, Tensor) and pictures.device.type != "cpu" else ""
         return f"""\
 import torch
 
 from tutorial_lib.data.pictures import as_pictures
 
 # {"model: the one of this panel; yours.png: the file that was uploaded" if own else "model, pictures: those of this panel"}
-picture = as_pictures({source}, size={size})
+picture = as_pictures({source}, size={size}){there}
 with torch.inference_mode():
     mask = {"1 - " if state["complement"] else ""}model.segment(picture).cpu()
 image = torch.where(mask > {state["threshold"]:g}, picture, torch.tensor(0.9))  # (1, 3, {size}, {size}) in [-1, 1]
@@ -224,5 +224,6 @@ image = torch.where(mask > {state["threshold"]:g}, picture, torch.tensor(0.9))  
         pictures=[to_uint8(picture[0]) for picture in shown],
         upload=upload,
         code=code,
+        model=model,
         name="segmentation",
     )

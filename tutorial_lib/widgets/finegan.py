@@ -5,7 +5,7 @@ from ipywidgets import Checkbox, FloatSlider, IntSlider
 
 from tutorial_lib.codes import Codes
 from tutorial_lib.methods.finegan import FineGAN, Stages, child_to_parent
-from tutorial_lib.widgets.panel import Panel, State, spell_z, to_uint8
+from tutorial_lib.widgets.panel import Panel, State, check_eval, spell_z, to_uint8
 
 STRIP = {
     "background": "background",
@@ -24,8 +24,7 @@ def finegan_panel(model: FineGAN, *, tied: bool = False, sources: int = 6, compo
     components: how many of z's components get a slider of their own; those beyond are drawn together from one number.
     Raises ValueError if the model is not in eval mode: BatchNorm has no statistics of a single picture.
     """
-    if model.training:
-        raise ValueError("the model is in training mode; call model.eval() first")
+    check_eval(model)
     config = model.config
     shared = config.z_background or 0  # the first components of z, seen by the background stage only
     background_z = [f"z{i + 1}" for i in range(min(shared, components // 2))]
@@ -99,5 +98,6 @@ with torch.inference_mode():
         sources=sources,
         strip=tuple(STRIP),
         code=code,
+        model=model,
         name="finegan",
     )

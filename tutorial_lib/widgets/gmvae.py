@@ -6,10 +6,10 @@ import torch
 from ipywidgets import Dropdown, FloatSlider, IntRangeSlider, IntSlider, ToggleButtons
 from torch import Tensor
 
-from tutorial_lib.data.pictures import as_pictures
+from tutorial_lib.data.pictures import as_given, as_pictures
 from tutorial_lib.methods.gmvae import GMVAE
 from tutorial_lib.studies.gmvae import REGIONS, hole, region
-from tutorial_lib.widgets.panel import LETTERS, Panel, State, to_uint8
+from tutorial_lib.widgets.panel import LETTERS, Panel, State, check_eval, to_uint8
 
 PRIOR = -1  # the choice of the prior instead of a picture
 OWN = "a rectangle of your own"
@@ -25,8 +25,7 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
     each. What is missing is one of the paper's regions or any rectangle, in pixels from the picture's upper left corner.
     Raises ValueError if the model is in training mode, and for a direction that is no vector of z_u.
     """
-    if model.training:
-        raise ValueError("the model is in training mode; call model.eval() first")
+    check_eval(model)
     if not 1 <= len(pictures) < len(LETTERS):
         raise ValueError(f"pictures must be 1 … {len(LETTERS) - 1}, got {len(pictures)}")
     config, device = model.config, model.step.device
@@ -35,6 +34,7 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
         if vector.shape != (config.z_u_dim,):
             raise ValueError(f"direction {name!r} must be ({config.z_u_dim},), got {tuple(vector.shape)}")
     size = config.image_size
+    same, there = as_given(pictures, size), "" if device.type == "cpu" else ".to(model.step.device)"
     pictures = as_pictures(pictures, size).cpu()
     shown = [*pictures.split(1), pictures[:1]]  # the last is the upload's place
 
@@ -70,8 +70,8 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
         return to_uint8(model.decode(z_s, z_u)[0]), inpainting(state)
 
     def upload(data: bytes):
-        shown[-1] = as_pictures(data, size)
-        known[-1] = read(shown[-1])
+        picture = as_pictures(data, size)
+        shown[-1], known[-1] = picture, read(picture)
         filled.clear()
         return to_uint8(shown[-1][0])
 
@@ -91,10 +91,12 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
 
     def code(state: State) -> str:
         def encoded(chosen: int) -> str:
-            return f"model.encode({'yours' if chosen == len(pictures) else f'pictures[{chosen}:{chosen + 1}]'})"
+            picture = f"pictures[{chosen}:{chosen + 1}]"
+            picture = picture if same else f"as_pictures({picture}, size={size})"
+            return f"model.encode({'yours' if chosen == len(pictures) else picture})"
 
         def drawn(seed: int, dim: int) -> str:
-            return f"torch.randn(1, {dim}, generator=torch.Generator().manual_seed({seed}))"
+            return f"torch.randn(1, {dim}, generator=torch.Generator().manual_seed({seed})){there}"
 
         own = len(pictures) in (state["label"], state["rest"])
         moved = [name for name in directions if state[name]]
@@ -104,7 +106,8 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
             *(["directions"] if moved else []),
         ]
         lines = ["import torch", ""]
-        lines += ["from tutorial_lib.data.pictures import as_pictures", ""] if own else []
+        resized = not same and any(0 <= state[name] < len(pictures) for name in ("label", "rest"))
+        lines += ["from tutorial_lib.data.pictures import as_pictures", ""] if own or resized else []
         lines += [f"# {', '.join(given)}: {'those' if len(given) > 1 else 'the one'} of this panel"]
         lines += [f'yours = as_pictures("yours.png", size={size})  # the file that was uploaded'] if own else []
         lines += ["with torch.inference_mode():"]
@@ -116,7 +119,7 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
             lines += [f"    z_s = z_s + {state['walk']:g} * torch.exp(0.5 * log_variance) * way"]
         rest = drawn(state["z"], config.z_u_dim) if state["rest"] == PRIOR else encoded(state["rest"]) + ".mu_u"
         lines += [f"    z_u = {rest}"]
-        lines += [f'    z_u = z_u + {state[name]:g} * directions["{name}"]' for name in moved]
+        lines += [f'    z_u = z_u + {state[name]:g} * directions["{name}"]{there}' for name in moved]
         return "\n".join([*lines, f"    image = model.decode(z_s, z_u)  # (1, 3, {size}, {size}) in [-1, 1]", ""])
 
     letters = [(LETTERS[i], i) for i in range(len(shown))]
@@ -155,5 +158,6 @@ def gmvae_panel(model: GMVAE, pictures: Tensor, directions: Mapping[str, Tensor]
         pictures=[to_uint8(picture[0]) for picture in shown],
         upload=upload,
         code=code,
+        model=model,
         name="gmvae",
     )

@@ -5,9 +5,9 @@ from ipywidgets import Checkbox, IntSlider, ToggleButtons
 from torch import Tensor
 
 from tutorial_lib.codes import NAMES, Codes
-from tutorial_lib.data.pictures import as_pictures
+from tutorial_lib.data.pictures import as_given, as_pictures
 from tutorial_lib.methods.mixnmatch import CodeMode, MixNMatch, stitch
-from tutorial_lib.widgets.panel import LETTERS, Panel, State, to_uint8
+from tutorial_lib.widgets.panel import LETTERS, Panel, State, check_eval, to_uint8
 
 STRIP = {"background": "background", "parent mask": "parent_mask", "parent": "parent", "child mask": "child_mask"}
 FACTORS = ("background", "shape", "pose", "texture")
@@ -27,8 +27,7 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
     comes with the shape, and the texture's or the background's own pixels can be kept (stitched) where the mask says so.
     mode: the one to start with; "feature" needs a model with both. Raises ValueError if the model is in training mode.
     """
-    if model.training:
-        raise ValueError("the model is in training mode; call model.eval() first")
+    check_eval(model)
     if not 1 <= len(pictures) < len(LETTERS):
         raise ValueError(f"pictures must be 1 … {len(LETTERS) - 1}, got {len(pictures)}")
     both = isinstance(model, MixNMatch)
@@ -36,6 +35,7 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
         raise ValueError(f"mode must be {'code or feature' if both else 'code: the model has no other'}, got {mode!r}")
     size = model.config.image_size
     device = model.step.device
+    same = as_given(pictures, size)
     shown = [*as_pictures(pictures, size).to(device).split(1)]
     shown.append(shown[0])  # the upload's place
 
@@ -73,8 +73,8 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
         return to_uint8(image[0]), [to_uint8(getattr(stages, field)[0]) for field in STRIP.values()]
 
     def upload(data: bytes):
-        shown[-1] = as_pictures(data, size).to(device)
-        known[-1] = read(shown[-1])
+        picture = as_pictures(data, size).to(device)
+        shown[-1], known[-1] = picture, read(picture)
         return to_uint8(shown[-1][0])
 
     def follow(state: State) -> State:
@@ -105,20 +105,23 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
         def picture(chosen: int) -> str:
             return "yours" if chosen == len(pictures) else f"pictures[{chosen}:{chosen + 1}]"
 
+        def model_sized(picture: str) -> str:
+            return picture if same or picture == "yours" else f"as_pictures({picture}, size={size})"
+
         own = any(state[factor] == len(pictures) for factor in FACTORS)
         kept = keeps(state) if feature and state["stitch"] else []
         whole, stitched = len(kept) == len(KEPT), len(kept) == 1
         lines = ["import torch", ""]
-        lines += ["from tutorial_lib.data.pictures import as_pictures"] if own else []
+        lines += ["from tutorial_lib.data.pictures import as_pictures"] if own or (whole and not same) else []
         lines += ["from tutorial_lib.methods.mixnmatch import stitch"] if stitched else []
-        lines += [""] if own or stitched else []
+        lines += [""] if len(lines) > 2 else []
         lines += ["# model, pictures: those of this panel"]
         lines += [f'yours = as_pictures("yours.png", size={size})  # the file that was uploaded'] if own else []
         lines += ["with torch.inference_mode():", "    stages = model.mix("]
         lines += [f"        {factor}={source(factor)}," for factor in FACTORS if not (feature and factor == "pose")]
         lines += ['        mode="feature",'] if feature else []
         image = f'stitch(stages, {picture(state["shape"])}, keep="{kept[0]}")' if stitched else "stages.image"
-        image = picture(state["shape"]) if whole else image
+        image = model_sized(picture(state["shape"])) if whole else image
         return "\n".join([*lines, "    )", f"image = {image}  # (1, 3, {size}, {size}) in [-1, 1]", ""])
 
     letters = [*((LETTERS[i], i) for i in range(len(shown))), ("code", CODE)]
@@ -144,5 +147,6 @@ def mixnmatch_panel(model: CodeMode, pictures: Tensor, *, mode: str = "code") ->
         pictures=[to_uint8(picture[0]) for picture in shown],
         upload=upload,
         code=code,
+        model=model,
         name="mixnmatch",
     )

@@ -30,7 +30,7 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from traitlets import TraitError
 
 State = dict[str, object]
@@ -59,6 +59,12 @@ def to_uint8(picture: Tensor) -> np.ndarray:
     if len(picture) == 3:
         picture = (picture + 1) / 2
     return (picture.float() * 255).round().clamp(0, 255).byte().permute(1, 2, 0).squeeze(-1).cpu().numpy()
+
+
+def check_eval(model: nn.Module | None) -> None:
+    """Raise ValueError for a model in training mode, whose pictures are others, and change its statistics."""
+    if model is not None and model.training:
+        raise ValueError("the model is in training mode; call model.eval() first")
 
 
 def png(picture: np.ndarray, size: int | None = None) -> bytes:
@@ -116,8 +122,8 @@ class Panel:
     of a random picture: the panel starts with the first, shuffle shows the next, and the first `sources` of them
     are its pictures A, B, C …, from which any factor can be taken.
 
-    code(state) returns the Python that makes the picture with the library; the panel shows it for copying. name: what the
-    picture is called in a file name and to a screen reader.
+    code(state) returns the Python that makes the picture with the library; the panel shows it for copying. model: what must be
+    in eval mode whenever a picture is drawn or read. name: what the picture is called in a file name and to a screen reader.
 
     pictures: shown above the factors, under the letters A, B, C …, for a method that reads real pictures. A factor's first
     control, if it is ToggleButtons, says which of them (0, 1, 2 …) it comes from; its FloatSliders and FloatRangeSliders say
@@ -142,6 +148,7 @@ class Panel:
         pictures: Sequence[np.ndarray] = (),
         upload: Callable[[bytes], np.ndarray] | None = None,
         code: Callable[[State], str] | None = None,
+        model: nn.Module | None = None,
         name: str = "picture",
         width: int = 320,
     ):
@@ -166,6 +173,7 @@ class Panel:
         choices = [len(c.options) for c in self.controls.values() if isinstance(c, widgets.ToggleButtons)]
         self._places = max([*choices, len(pictures), sources if sample else 0])  # in a row of pictures or buttons
         self._column = min(52, (_COLUMNS + _GAP) // max(1, self._places) - _GAP)
+        self._model = model
         self._accept, self.thumbnails = upload, [_image(png(picture, 64), self._column) for picture in pictures]
         self._empty = self.takes_uploads  # the upload's place
         self._spell, self.name = code, name
@@ -182,6 +190,7 @@ class Panel:
         self.error = ""
 
         picture, *behind = self._pictures(self.state)
+        self._drawn = self.state
         crisp = width % picture.shape[1] == 0
         self._image = _image(png(picture), width, crisp)
         self._strip = {
@@ -226,10 +235,10 @@ class Panel:
 
     @property
     def code(self) -> str:
-        """The Python that makes the picture. ValueError for a panel that was given none."""
+        """The Python that makes the picture that is shown. ValueError for a panel that was given none."""
         if self._spell is None:
             raise ValueError("this panel has no `code`")
-        return self._spell(self.state)
+        return self._spell(self._drawn)
 
     @property
     def takes_uploads(self) -> bool:
@@ -321,11 +330,12 @@ class Panel:
         if not self.takes_uploads:
             raise ValueError("this panel takes no uploads")
         try:
-            picture = self._accept(data)
-        except (ValueError, OSError) as error:
+            check_eval(self._model)
+            small = png(self._accept(data), 64)
+        except Exception as error:  # as with what is drawn
             self._say(error)
             return
-        self.thumbnails[-1].value = png(picture, 64)
+        self.thumbnails[-1].value = small
         self._empty = False
         self._mark_empty()
         self._update(is_move=False)  # what is read off another picture is no move that could be taken back
@@ -362,21 +372,23 @@ class Panel:
 
     def _update(self, moved: widgets.Widget | None = None, *, is_move: bool = True) -> None:
         """Draw the state. moved: the control that the user has moved, if it was one; is_move: Undo can take this back."""
-        empty = self._empty_chosen()
         try:
-            if not empty:
-                self._follow_others()
+            self._follow_others()
             self._remember(moved, is_move)
             self._mark_sources()
-            if empty:
+            if self._empty_chosen():
                 raise ValueError(f"{LETTERS[len(self.thumbnails) - 1]} is the place of a picture of yours: upload one first")
+            check_eval(self._model)
             pictures = self._pictures(self.state)
+            picture = png(pictures[0])
+            if len(pictures) != 1 + len(self._strip):
+                raise ValueError(f"the strip has {len(self._strip)} places, got {len(pictures) - 1} pictures for it")
         except Exception as error:  # whatever a method raises must not end the panel
             self._say(error)
         else:
             self._say(None)
             sleep(max(0, self._shown + APART - monotonic()) if moved is not None else 0)
-            self._image.value = png(pictures[0])
+            self._image.value, self._drawn = picture, self.state
             self._shown = monotonic()
             self._show_behind(pictures[1:], wait=moved is not None)
 
@@ -398,9 +410,9 @@ class Panel:
         if self._behind is None or (behind is not None and behind is not self._behind):
             return
         (_, pictures, state), self._behind = self._behind, None
-        for image, picture in zip(self._strip.values(), pictures, strict=True):
-            image.value = png(picture)
         try:
+            for image, picture in zip(self._strip.values(), pictures, strict=True):
+                image.value = png(picture)
             self._show_code(state)
         except Exception as error:  # nobody else would hear of it
             self._say(error)
@@ -493,7 +505,7 @@ class Panel:
     @_one_at_a_time
     def _open_code(self, change) -> None:
         self._code_box.layout.display = "" if change.new else "none"
-        self._show_code(self.state)
+        self._show_code(self._drawn)
 
     def _sources_row(self) -> widgets.Widget:
         pictures = [self._pictures(self.state | source)[0] for source in self.sources]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.methods.uniform_posterior import REST, UniformPosterior, mixture
-from tutorial_lib.widgets.panel import LETTERS, Panel, State, to_uint8
+from tutorial_lib.widgets.panel import LETTERS, Panel, State, check_eval, to_uint8
 
 LABEL = -1  # the choice of a label's code instead of a picture's
 
@@ -34,8 +34,7 @@ def uniform_posterior_panel(
 
     Raises ValueError if the model is in training mode, and for means, names or `mixed` that do not fit it.
     """
-    if model.training:
-        raise ValueError("the model is in training mode; call model.eval() first")
+    check_eval(model)
     if not 1 <= len(pictures) < len(LETTERS):
         raise ValueError(f"pictures must be 1 … {len(LETTERS) - 1}, got {len(pictures)}")
     classes, config = dict(model.config.attributes), model.config
@@ -50,7 +49,7 @@ def uniform_posterior_panel(
         if len(called) != len(codes):
             raise ValueError(f"names[{attribute!r}] must have {len(codes)} entries, got {len(called)}")
     means = {attribute: codes.to(model.step.device) for attribute, codes in means.items()}
-    size = config.image_size
+    size, there = config.image_size, "" if model.step.device.type == "cpu" else ".to(model.step.device)"
     shown = [*as_pictures(pictures, size).split(1), as_pictures(pictures[:1], size)]  # the last is the upload's place
     letters = [(LETTERS[i], i) for i in range(len(shown))]
     donors = (mixed, f"{mixed}_2", f"{mixed}_3")
@@ -85,8 +84,8 @@ def uniform_posterior_panel(
         return to_uint8(image), [to_uint8(shown[state[REST]][0]), to_uint8(own), to_uint8(1 - changed.clamp(max=1))]
 
     def upload(data: bytes):
-        shown[-1] = as_pictures(data, size)
-        known[-1] = read(shown[-1])
+        picture = as_pictures(data, size)
+        shown[-1], known[-1] = picture, read(picture)
         return to_uint8(shown[-1][0])
 
     def follow(state: State) -> State:
@@ -115,9 +114,9 @@ def uniform_posterior_panel(
                 lines += [f"    people = torch.cat([{people}])", f'    codes["{name}"] = mixture(people, [{weights}])']
                 continue
             index = state[name]
-            source = f'means["{name}"][[{state[f"{name}_label"]}]]' if index == LABEL else encoded(index, name)
+            source = f'means["{name}"][[{state[f"{name}_label"]}]]{there}' if index == LABEL else encoded(index, name)
             if name in means:
-                source = f'torch.lerp(means["{name}"][[0]], {source}, {state[f"{name}_strength"]:g})'
+                source = f'torch.lerp(means["{name}"][[0]]{there}, {source}, {state[f"{name}_strength"]:g})'
             lines += [f'    codes["{name}"] = {source}']
         return "\n".join([*lines, f"    image = model.decode(codes)  # (1, 3, {size}, {size}) in [-1, 1]", ""])
 
@@ -155,5 +154,6 @@ def uniform_posterior_panel(
         pictures=[to_uint8(picture[0]) for picture in shown],
         upload=upload,
         code=code,
+        model=model,
         name="uniform_posterior",
     )
