@@ -5,6 +5,7 @@ Nothing is touched before the checks have passed; nothing outside .venv is touch
 """
 
 import hashlib
+import math
 import os
 import platform
 import re
@@ -36,7 +37,7 @@ def disk_problem(free_bytes, needed_gb, folder):
     if free_bytes >= needed_gb * 1e9:
         return None
     return (
-        f"{needed_gb:.0f} GB of free disk space are needed; {folder} has {free_bytes / 1e9:.1f} GB.\n"
+        f"{math.ceil(10 * needed_gb) / 10:g} GB of free disk space are needed; {folder} has {free_bytes / 1e9:.1f} GB.\n"
         f"  Free some, or clone the repository to a larger disk."
     )
 

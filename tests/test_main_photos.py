@@ -205,6 +205,10 @@ def test_runs_do_not_lie_among_the_pictures(command_line, capsys, monkeypatch):
     assert command_line([*train, "--folder", "../comgan"]) == 0
     monkeypatch.chdir(write_folder(Path("../other"), None))
     assert command_line(train) == 0  # beside images/
+    monkeypatch.setattr(CUB, "counts", {})
+    write_cub(Path("../birds"))
+    monkeypatch.chdir("../birds")
+    assert command_line([*train, "--layout", "cub"]) == 0  # whose pictures are listed
 
 
 @pytest.mark.parametrize("small", ["images/b.png", "masks/b.png"])

@@ -106,6 +106,7 @@ def test_setup_accepts_newer_pythons(setup, version):
 def test_setup_names_a_disk_that_is_too_full(setup):
     problem = setup.disk_problem(3.21e9, 8, "/home/someone/course")
     assert "8 GB" in problem
+    assert "2.5 GB of free disk space are needed; /x has 2.4 GB" in setup.disk_problem(2.4e9, 2.41, "/x")
     assert "/home/someone/course has 3.2 GB" in problem
 
 

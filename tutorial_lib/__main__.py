@@ -128,13 +128,16 @@ def run_training(preset: Preset, folder: Path, resume: bool, own_start: bool) ->
         try:
             about["start"] = start_from(method, preset, own_start)
         except FileNotFoundError:
-            if not going_on:  # what was taken from it is in the snapshot
+            if not going_on:
                 raise
+            if accelerator.is_main_process:
+                print(f"{preset.start} is not there; what was taken from it is in the snapshot, which goes on")
     if preset.start is not None and preset.anew and not going_on and accelerator.is_main_process:
         print(f"from {preset.start}, but for {' and '.join(preset.anew)}, which the preset begins anew")
 
     data = preset.dataset()
-    if hasattr(data, "photos") and folder.resolve().is_relative_to(getattr(data, "images", data.root).resolve()):
+    images = getattr(data, "images", None)  # of pictures of one's own: published ones are known by their names
+    if images is not None and folder.resolve().is_relative_to(images.resolve()):
         raise ValueError(f"{folder} would lie among the pictures of {data.root}: --folder PATH puts it elsewhere")
     for remark in check_labels(preset.method, data):
         if accelerator.is_main_process:

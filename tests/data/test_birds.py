@@ -492,3 +492,22 @@ def test_index_outside_the_set_is_named(index):
 def test_factor_that_does_not_exist_is_named(scene, factor, value):
     with pytest.raises(ValueError, match=f"{factor} .*{value}"):
         render(scene.replace(**{factor: torch.full_like(getattr(scene, factor), value)}))
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [(0, 0.5, "flip must be 0 or 1"), (3, -8.0, r"must lie in \[-1, 1\], got -8"), (1, float("nan"), "got nan")],
+)
+def test_a_pose_out_of_range_is_named(scene, at, value, message):
+    pose = scene.pose.clone()
+    pose[0, 0, at] = value
+    with pytest.raises(ValueError, match=f"pose: .*{message}"):
+        render(scene.replace(pose=pose))
+
+
+def test_small_birds_leave_nothing_beside_them():
+    birds = PaperBirds(size=32, length=300, n_birds=4, seed=1)
+    for batch in birds.stream(100):
+        mask = batch["mask"][:, 0]
+        streak = (mask > 0.02) & (mask < 0.2)
+        assert not streak[:, :, :12].all(-1).any() and not streak[:, :, -12:].all(-1).any()

@@ -114,6 +114,8 @@ def test_held_out_people_are_unknown_where_they_are_anonymous():
     assert 0 < strangers.sum() < 60
     assert (anonymous["identity"][strangers] == -1).all()
     assert torch.equal(anonymous["identity"][~strangers], named["identity"][~strangers])
+    crowd = PaperFaces(size=32, length=60, identities="many", anonymous=True).batch(range(60))
+    assert (crowd["identity"] >= 0).all() and (crowd["identity"] >= 48).any(), "the crowd is trained on"
     assert torch.equal(anonymous["image"], named["image"])
 
 

@@ -214,8 +214,9 @@ def test_linked_folders_are_read_and_a_loop_of_links_ends(tmp_path):
         write_picture(tmp_path / f"{name}.png", 40, 40)
     (tmp_path / "mine/images/dog").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/again").symlink_to(tmp_path / "mine/images/dog")
+    (tmp_path / "mine/images/ass").symlink_to(tmp_path / "mine/images/cat")
     data = PhotoFolder(tmp_path / "mine", size=16)
-    assert [(photo.path.stem, photo.values["label"]) for photo in data.photos] == [("a", 0), ("b", 1), ("c", 1)]
+    assert [(photo.path.stem, photo.values["label"]) for photo in data.photos] == [("a", 0), ("a", 1), ("b", 2), ("c", 2)]
 
 
 def test_boxes_are_found_whatever_form_a_name_is_written_in(tmp_path):

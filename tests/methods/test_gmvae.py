@@ -628,11 +628,11 @@ def test_wrong_batch_is_named(batch):
         model.encode(batch["image"][:, :1])
 
 
-@pytest.mark.parametrize("label", [[TRAINING], [-2], [0.5]])
+@pytest.mark.parametrize("label", [[TRAINING], [-2], [0.5], [math.nan], [True]])
 def test_a_label_that_is_no_class_is_never_drawn(label):
     model, label = make().eval(), torch.tensor(label)
     for draw in (model.sample, model.sample_codes, model.walk, make_baseline("cvaegan").eval().sample):
-        with pytest.raises(ValueError, match=r"identity must be integers \(B,\) in -1 … 39"):
+        with pytest.raises(ValueError, match=rf"identity must be integers \(B,\) in -1 … 39, got .* {label[0].item()} …"):
             draw(label)
 
 

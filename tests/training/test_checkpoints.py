@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -192,11 +193,15 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(saved, monkeypatch):
         checkpoints.read_tensors(saved[1])
 
 
-def test_a_run_is_found_by_its_folder(saved, tmp_path):
+def test_a_run_is_found_by_its_folder(saved, tmp_path, monkeypatch):
     run = tmp_path / "runs" / "width_0.5"
     run.mkdir(parents=True)
     (run / "model.safetensors").touch()
     assert checkpoints.find(run) == run / "model.safetensors"
+    monkeypatch.chdir(run.parent)
+    assert checkpoints.find("width_0.5") == Path("width_0.5/model.safetensors")
+    run.with_name("width_0.5.safetensors").touch()
+    assert checkpoints.find(run) == run.with_name("width_0.5.safetensors")
     (run.parent / "width_0.6.safetensors").touch()
     assert checkpoints.find(run.parent / "width_0.6") == run.parent / "width_0.6.safetensors"
 

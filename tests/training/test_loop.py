@@ -575,6 +575,13 @@ def test_a_finished_run_keeps_the_settings_it_was_made_with(make_toy, pictures, 
     assert checkpoints.card(tmp_path / "model.safetensors") == before
 
 
+def test_a_run_that_is_ended_where_it_was_interrupted_says_so(make_toy, pictures, tmp_path):
+    train(make_toy(CtrlCAt), pictures, RUN, tmp_path, progress=False)
+    train(make_toy(), pictures, dataclasses.replace(RUN, steps=3), tmp_path, resume=True, progress=False)
+    card = checkpoints.card(tmp_path / "model.safetensors")
+    assert card["steps"] == card["run"]["steps"] == 3
+
+
 def test_damaged_snapshot_is_named(make_toy, pictures, tmp_path):
     train(make_toy(), pictures, RUN, tmp_path, progress=False)
     snapshot = tmp_path / "snapshot.safetensors"

@@ -194,6 +194,12 @@ def render(scene: Scene, size: int = 64, *, style: Style = "paper") -> dict[str,
         value = getattr(scene, name)
         if value.numel() and not (int(value.min()) >= 0 and int(value.max()) < n):
             raise ValueError(f"{name} must lie in 0 … {n - 1}, got {int(value.min())} … {int(value.max())}")
+    flip, others = scene.pose[..., 0], scene.pose[..., 1:]
+    if not ((flip == 0) | (flip == 1)).all():
+        raise ValueError(f"pose: flip must be 0 or 1, got {float(flip.min()):g} … {float(flip.max()):g}")
+    if not (others.abs() <= 1).all():  # NaN fails too
+        low, high = float(others.min()), float(others.max())
+        raise ValueError(f"pose: all but flip must lie in [-1, 1], got {low:g} … {high:g}")
     lay_out, colour = {"paper": (_background, _papers), "sketch": (_blank, _pencil), "cartoon": (_plain, _flat)}[style]
     picture = lay_out(scene, size)
     n_birds = scene.shape.shape[1]
@@ -230,12 +236,13 @@ def render(scene: Scene, size: int = 64, *, style: Style = "paper") -> dict[str,
 class PaperBirds(BatchedDataset):
     """A data set of rendered birds; picture i depends on (seed, i) and on nothing else.
 
-    An item is a dict; a batch has the same names with a leading axis B:
-    image (3, size, size) float in [-1, 1]; mask (1, size, size) float in [0, 1], the exact alpha of the composition;
-    box (4,), x1 y1 x2 y2 in pixels, in a single item (1, 4); keypoints (10, 2) float, x y in pixels, in the order of
-    `KEYPOINTS`; these three are tv_tensors, so that torchvision's v2 transforms move them with the picture; visible (10,)
-    bool: in the picture and not behind another bird; background, shape, texture int64; pose (7,) float as in `Scene`. With
-    n_birds > 1 the box and mask hold all birds, and keypoints, visible, shape, texture and pose have an axis of birds in front.
+    An item is a dict; a batch has the same names with a leading axis B: image (3, size, size) float in [-1, 1]; mask (1, size,
+    size) float in [0, 1], the exact alpha of the composition; box (4,), x1 y1 x2 y2 in pixels, in a single item (1, 4);
+    keypoints (10, 2) float, x y in pixels, in the order of `KEYPOINTS`; these three are tv_tensors, so that torchvision's v2
+    transforms move them with the picture (but its flips take keypoints for numbers of pixels, and put them one pixel too far to
+    the left, or up: they are places, 0 … size); visible (10,) bool: in the picture and not behind another bird; background,
+    shape, texture int64; pose (7,) float as in `Scene`. With n_birds > 1 the box and mask hold all birds, and keypoints,
+    visible, shape, texture and pose have an axis of birds in front.
 
     wander: adds `scene` and `scene_box`, another window on the same scene, its centre moved by up to `wander` half widths each
     way: what the published random crop of the whole photograph is to a background critic.
@@ -651,6 +658,8 @@ def _lay_bird(scene: Scene, k: int, size: int) -> tuple[_Laid, Tensor]:
     distance, cover = {}, {}
     for group, parts in _PARTS.items():
         field = look_up(table[group], shape, where[group])
+        # Outside the field `look_up` gives what is at its edge: in a small picture perhaps less than a pixel from the bird.
+        field = field + _EXTENT * (where[group] - where[group].clamp(-1, 1)).norm(dim=-1)[:, None]
         distance |= zip(parts, field.split(1, 1), strict=True)
         cover |= zip(parts, _cover(field, pixel).split(1, 1), strict=True)
 

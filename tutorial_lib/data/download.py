@@ -8,11 +8,8 @@
 import errno
 import hashlib
 import shutil
-import tarfile
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException, IncompleteRead
@@ -73,7 +70,7 @@ def get(name: str, root: Path) -> None:
     """Download and unpack a data set of `ARCHIVES` into `root`; what is there already is left as it is.
 
     Raises OSError if the network or the disk fails (what was loaded stays, and the next call goes on from there) and ValueError
-    if a file arrived that is not the published one, or an archive that lies there is damaged.
+    if a file arrived that is not the published one, or lies there.
     """
     for archive in ARCHIVES[name]:
         target = root / archive.makes
@@ -81,8 +78,10 @@ def get(name: str, root: Path) -> None:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         file = target.parent / archive.url.rsplit("/", 1)[1]
-        if not file.exists():  # it bears this name only if its MD5 was right, and is still there if unpacking was cut short
+        if not file.exists():
             download(archive.url, file, archive.md5)
+        elif (found := _md5(file)) != archive.md5:  # put there by hand; ours is still there if unpacking was cut short
+            raise ValueError(f"{file} is not the published file: its MD5 is {found}; remove it and run the same command again")
         if file != target:
             _unpack(file, target)
 
@@ -95,12 +94,15 @@ def download(url: str, file: Path, md5: str) -> None:
     except (TimeoutError, ConnectionError, HTTPException) as error:  # none of them names the address
         reason = f"{type(error).__name__}, {str(error).strip()}"
         raise OSError(f"{url}: {reason}; the same command goes on from there") from error
-    with part.open("rb") as stream:
-        found = hashlib.file_digest(stream, "md5").hexdigest()
-    if found != md5:
+    if (found := _md5(part)) != md5:
         part.unlink()
         raise ValueError(f"{url} is not the published file: its MD5 is {found}, published is {md5}; it was removed, try again")
     part.replace(file)
+
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
 
 
 def _load(url: str, part: Path) -> None:
@@ -147,10 +149,8 @@ def _unpack(file: Path, target: Path) -> None:
     safe = {} if file.suffix == ".zip" else {"filter": "data"}
     try:
         shutil.unpack_archive(file, folder, **safe)
-    except BaseException as error:  # of what was unpacked nothing is left, on a full disk least of all
+    except BaseException:  # of what was unpacked nothing is left, on a full disk least of all
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, EOFError | shutil.ReadError | tarfile.TarError | zipfile.BadZipFile | zlib.error):
-            raise ValueError(f"{file} is damaged: {error}; remove it and run the same command again") from error
         raise
     if not (folder / target.name).exists():
         raise ValueError(f"{file} has no {target.name}")

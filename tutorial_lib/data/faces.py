@@ -203,7 +203,8 @@ class PaperFaces(BatchedDataset):
             for name, scene in (("partner", other.replace(**kept)), ("frame", later)):
                 batch[name] = render(scene, self.size, self.contrast)["image"]
         if self.anonymous:
-            batch["identity"] = torch.where(batch["identity"] < TRAINING, batch["identity"], -1)
+            held_out = (batch["identity"] >= TRAINING) & (batch["identity"] < TRAINING + HELD_OUT)
+            batch["identity"] = torch.where(held_out, -1, batch["identity"])
         return batch
 
 

@@ -538,13 +538,14 @@ def _read_boxes(path: Path) -> dict[str, tuple[float, float, float, float]]:
 
 def files_below(folder: Path) -> list[Path]:
     """Paths of the files in a folder and its subfolders, linked ones too, sorted; what is hidden is left out."""
-    found, seen = [], set()
+    found, above = [], {os.fspath(folder): ()}
     for place, folders, names in os.walk(folder, followlinks=True):  # which asks the disk nothing more about each file
-        if (own := os.path.realpath(place)) in seen:  # a link to a folder that it lies in
+        own, outer = os.path.realpath(place), above.pop(place)
+        if own in outer:  # a link to a folder that it lies in
             folders.clear()
             continue
-        seen.add(own)
         folders[:] = [name for name in folders if not name.startswith(".")]
+        above |= {os.path.join(place, name): (*outer, own) for name in folders}
         found += [Path(place, name) for name in names if not name.startswith(".")]
     return sorted(found)
 

@@ -377,8 +377,9 @@ def check_batch(config: NetworkConfig, batch: dict[str, Tensor]) -> tuple[Tensor
 
 def check_labels(config: NetworkConfig, label: Tensor) -> Tensor:
     """The labels as they are. Raises ValueError if they are not integers (B,), a class each or -1, unknown."""
-    low, high = (int(end) for end in label.aminmax()) if label.numel() else (0, 0)
-    if label.ndim != 1 or label.is_floating_point() or low < -1 or high >= config.n_classes:
+    low, high = (end.item() for end in label.aminmax()) if label.numel() else (0, 0)
+    integers = not (label.is_floating_point() or label.dtype == torch.bool)
+    if label.ndim != 1 or not integers or low < -1 or high >= config.n_classes:
         found = f"{tuple(label.shape)} {label.dtype}, {low} … {high}"
         raise ValueError(f"{config.label} must be integers (B,) in -1 … {config.n_classes - 1}, got {found}")
     return label

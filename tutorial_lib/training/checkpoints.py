@@ -185,14 +185,13 @@ def find(name_or_path: str | Path) -> Path:
     """Path of the .safetensors file for the name of a shipped checkpoint, or a path to it, to its card or to a run's folder."""
     path = Path(name_or_path)
     if path.suffix in (".safetensors", ".json"):
-        path = path.with_suffix(".safetensors")
-    elif path.parent == Path():
-        path = folder() / f"{path.name}.safetensors"
+        places = [path.with_suffix(".safetensors")]
     else:
-        path = path / "model.safetensors" if path.is_dir() else path.with_name(f"{path.name}.safetensors")
-    if not path.exists():
-        raise FileNotFoundError(f"no checkpoint at {path}; shipped in {folder()}: {', '.join(shipped()) or 'none'}")
-    return path
+        beside = folder() if path.parent == Path() else path.parent
+        places = [beside / f"{path.name}.safetensors", path / "model.safetensors"]
+    if not (there := [place for place in places if place.exists()]):
+        raise FileNotFoundError(f"no checkpoint at {places[0]}; shipped in {folder()}: {', '.join(shipped()) or 'none'}")
+    return there[0]
 
 
 def config_dict(method: nn.Module) -> dict[str, Any]:

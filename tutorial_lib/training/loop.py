@@ -209,7 +209,7 @@ def _train(
         restore(snapshot, tensors, state, method, averages)
         done, history.seconds, rates = state["step"], state["seconds"], state["rates"]
         about |= {"start": state["start"]} if state.get("start") else {}
-        if done == run.steps:  # nothing is trained any more: the card says how it was
+        if done == run.steps == state["run"]["steps"]:  # nothing is trained any more: the card says how it was
             precision = next(iter(state.get("precision", {}).values()), chosen)
             stored = {"run": state["run"], "processes": state["processes"], "precision": precision}
         history.records = _records(folder / "metrics.jsonl", until=done)

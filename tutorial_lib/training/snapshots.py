@@ -88,10 +88,12 @@ def read_snapshot(
     for key, value in now.items():
         if then.get(key) != value:
             raise CheckpointError(f"{path} was made with {key} = {then.get(key)!r}, this run has {value!r}")
-    if start is not None and "start" in state:  # older versions did not write it down
+    if start is not None and "start" in state and start != state["start"]:  # older versions did not write it down
         ours, theirs = (f"{of['method']} {of['sha256'][:12]}" if of else "fresh weights" for of in (start, state["start"]))
-        if ours != theirs:
-            raise CheckpointError(f"{path} is of a run that started from {theirs} (SHA-256), this one starts from {ours}")
+        problem = f"{path} is of a run that started from {theirs} (SHA-256), this one starts from {ours}"
+        raise CheckpointError(
+            f"{problem}: choose another folder, or leave the start away to go on with what is in the snapshot"
+        )
     if state["step"] > run.steps:
         raise CheckpointError(f"{path} is of step {state['step']}, this run ends at step {run.steps}")
     return tensors, state
