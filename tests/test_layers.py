@@ -1,3 +1,4 @@
+import copy
 from unittest import mock
 
 import pytest
@@ -55,6 +56,19 @@ def test_squashing_is_never_in_bf16(layer, expected):
     torch.testing.assert_close(y, expected(logits))
     assert (torch.autograd.grad(y.sum(), x)[0] > 0).all(), "no slope is rounded to 0"
     assert layer(logits.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("size", [2, 32], ids=["product", "convolution"])
+def test_spectral_norm_makes_one_step_of_its_iteration_a_pass(size):
+    conv = add_spectral_norm(nn.Sequential(Conv(64, 64, 3, padding=1)))[0].train()
+    (iteration,) = conv.parametrizations.weight
+    expected, x = iteration._u.clone(), torch.randn(2, 64, size, size)
+    again = copy.deepcopy(iteration)
+    again._power_method(conv.parametrizations.weight.original.flatten(1), 1)
+    assert conv.as_product(x) == (size == 2)
+    conv(x)
+    torch.testing.assert_close(iteration._u, again._u)
+    assert not torch.equal(iteration._u, expected)
 
 
 class Coded(nn.Module):

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -70,9 +71,12 @@ class Conv(nn.Conv2d):
     def as_product(self, x: Tensor) -> bool:
         """Whether there is one patch in a picture only, or it has many times as many values as there are patches: a hundred,
         and in training, where the weights' gradients are as large once more, thirty."""
-        pixels, weights = math.prod(self._size(x)), self.weight[0].numel()
+        if not _on_cpu(x):
+            return False
+        # Counted, not looked up: spectral norm makes its weight anew, and a step of its iteration, whenever it is asked for it.
+        pixels, weights = math.prod(self._size(x)), self.in_channels // self.groups * math.prod(self.kernel_size)
         times = 30 if torch.is_grad_enabled() else 100
-        return _on_cpu(x) and (pixels == 1 or times * pixels * len(x) <= weights)
+        return pixels == 1 or times * pixels * len(x) <= weights
 
     def _size(self, x: Tensor) -> list[int]:
         """(h, w)."""
@@ -350,6 +354,18 @@ def real_penalty(score: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
         at = real.as_subclass(Tensor).detach().float().requires_grad_()
         (gradient,) = torch.autograd.grad(score(at), at, create_graph=True)
     return gradient.square().sum()
+
+
+def remaining(weights: Tensor) -> Tensor:
+    """How many the weights, 0 or 1, leave, at least 1; with several processes, each one's equal part of what they leave in all.
+
+    Divided by that, sums over what each process has left have the mean over all that is left of the batch as their mean.
+    """
+    left, processes = weights.sum(), 1
+    if dist.is_available() and dist.is_initialized():
+        processes = dist.get_world_size()
+        dist.all_reduce(left)
+    return left.clamp(min=1) / processes
 
 
 def backward(loss: Tensor, **options: Any) -> None:

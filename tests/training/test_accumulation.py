@@ -132,6 +132,20 @@ def test_resumed_run_in_parts_gives_the_weights_of_one_never_interrupted(make_to
         assert torch.equal(a, b), name
 
 
+def test_resumed_run_in_parts_gives_the_same_numbers_where_steps_have_more_updates_and_fewer(tmp_path):
+    preset = PRESETS["gmvae"]["smoke"]
+    run = dataclasses.replace(preset.run, steps=7, snapshot_every=3, log_every=1, accumulate=2)
+    models = []
+    for parts in ([7], [3, 7]):
+        torch.manual_seed(0)
+        models.append(build(dataclasses.replace(preset.method, stage_one_updates=3, classifier_updates=0)))
+        for steps in parts:
+            folder = tmp_path / str(len(parts))
+            train(models[-1], preset.dataset(), dataclasses.replace(run, steps=steps), folder, resume=True, progress=False)
+    for (name, a), b in zip(models[0].state_dict().items(), models[1].state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
 @pytest.mark.parametrize("name", ["finegan", "infogan", "mixnmatch_code", "comgan", "uniform_posterior", "stargan", "gmvae"])
 def test_methods_train_in_parts_and_leave_nothing_frozen(name):
     preset = PRESETS[name]["smoke"]

@@ -347,6 +347,16 @@ def test_channels_last_run_is_resumed_to_the_same_weights(make_toy, pictures, tm
         assert state["exp_avg"].stride() == parameter.stride()
 
 
+def test_a_method_trained_on_in_another_memory_format_keeps_its_averages_of_gradients(make_toy, pictures):
+    one, other = make_toy(), make_toy()
+    for toy, formats in ((one, (False, False)), (other, (False, True))):
+        for channels_last in formats:
+            train(toy, pictures, dataclasses.replace(RUN, channels_last=channels_last), progress=False)
+    for name, optimizer in one.optimizers.items():
+        for mine, theirs in zip(optimizer.state.values(), other.optimizers[name].state.values(), strict=True):
+            torch.testing.assert_close(mine, theirs)
+
+
 def test_callbacks_may_draw_random_numbers_without_changing_the_run(make_toy, pictures):
     quiet, noisy = make_toy(), make_toy()
     train(quiet, pictures, RUN, progress=False)

@@ -441,7 +441,9 @@ class DSComGAN(nn.Module):
         source = generator.device if generator is not None else device
         z = _normal(n, self.config.z_dim, generator, device)
         f, b = (torch.randint(size, (n,), generator=generator, device=source).to(device) for size in self.code_sizes)
-        return LayerCodes.from_indices(z, f, f if tied and self.config.tie_background else b, self.code_sizes)
+        b = f if tied and self.config.tie_background else b
+        # They are in range: `LayerCodes.from_indices` would make a GPU wait to see it.
+        return LayerCodes(z, *(F.one_hot(index, n).to(z.dtype) for index, n in zip((f, b), self.code_sizes, strict=True)))
 
     def generate(self, codes: LayerCodes) -> Composition:
         """The pictures that the codes describe, with their layers."""

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tvf
@@ -36,6 +35,7 @@ from tutorial_lib.layers import (
     leaky_relu,
     orthogonal_init,
     real_penalty,
+    remaining,
     same_block,
     seeded,
     up_block,
@@ -450,18 +450,6 @@ def critic_loss(real: Tensor, fake: Tensor, hinge: bool, weights: Tensor | None 
     return (weights * lost_real).sum() / remaining(weights) + lost_fake.mean()
 
 
-def remaining(weights: Tensor) -> Tensor:
-    """How many cells the weights leave, at least 1; with several processes, each one's equal part of what they leave in all.
-
-    Divided by that, the sums over each process's cells have the mean over all cells of the batch as their mean.
-    """
-    cells, processes = weights.sum(), 1
-    if dist.is_available() and dist.is_initialized():
-        processes = dist.get_world_size()
-        dist.all_reduce(cells)
-    return cells.clamp(min=1) / processes
-
-
 def judge_loss(
     config: JudgeConfig,
     step: Tensor,
@@ -626,7 +614,8 @@ class FineGAN(nn.Module):
         if tied:
             p = child_to_parent(c, config.n_parents, config.n_children)
             b = c if config.tie_background else b
-        return Codes.from_indices(z, b, p, c, self.code_sizes)
+        # They are in range: `Codes.from_indices` would make a GPU wait to see it.
+        return Codes(z, *(F.one_hot(index, n).to(z.dtype) for index, n in zip((b, p, c), self.code_sizes, strict=True)))
 
     @property
     def code_sizes(self) -> tuple[int, int, int]:
@@ -671,11 +660,12 @@ class FineGAN(nn.Module):
         codes: those to use instead of drawing them.
         """
         image = checked(batch["image"], self.config.image_size)
-        start, step = self.config.hard_negatives_from, int(self.step)
+        start, first = self.config.hard_negatives_from, self.config.background_first
+        step = int(self.step) if first or start is not None else 0  # reading it makes a GPU wait
         if codes is None:
             hard = start is not None and step >= start and step % 2
             codes = self.hardest_codes(len(image)) if hard else self.sample_codes(len(image))
-        if step < self.config.background_first:
+        if step < first:
             return self.background_step(batch, codes)
         fake = self.generator(codes)
         losses = self.update_background_critic(batch, fake.background.detach())

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutorial_lib.layers import Tanh, UpConv, add_spectral_norm, backward, conv3x3, update
+from tutorial_lib.layers import Tanh, UpConv, add_spectral_norm, backward, conv3x3, remaining, update
 
 # ---- config ---------------------------------------------------------------------------------------------------------------
 
@@ -231,9 +231,9 @@ def classification_loss(log_density: Tensor, label: Tensor) -> Tensor:
 
 
 def labelled_mean(losses: Tensor, label: Tensor) -> Tensor:
-    """The mean of losses (B,) over the rows with a label; 0 if there are none."""
+    """The mean of losses (B,) over the rows with a label, of all processes; 0 if there are none."""
     labelled = (label >= 0).to(losses.dtype)
-    return (labelled * losses).sum() / labelled.sum().clamp(min=1)
+    return (labelled * losses).sum() / remaining(labelled)
 
 
 # ---- the label irrelevant branch: z_u (section 3.2) --------------------------------------------------------------------------
@@ -377,10 +377,10 @@ def check_batch(config: NetworkConfig, batch: dict[str, Tensor]) -> tuple[Tensor
 
 def check_labels(config: NetworkConfig, label: Tensor) -> Tensor:
     """The labels as they are. Raises ValueError if they are not integers (B,), a class each or -1, unknown."""
-    low, high = (end.item() for end in label.aminmax()) if label.numel() else (0, 0)
+    low, high = label.aminmax() if label.numel() else 2 * (label.new_zeros(()),)
     integers = not (label.is_floating_point() or label.dtype == torch.bool)
     if label.ndim != 1 or not integers or low < -1 or high >= config.n_classes:
-        found = f"{tuple(label.shape)} {label.dtype}, {low} … {high}"
+        found = f"{tuple(label.shape)} {label.dtype}, {low.item()} … {high.item()}"
         raise ValueError(f"{config.label} must be integers (B,) in -1 … {config.n_classes - 1}, got {found}")
     return label
 

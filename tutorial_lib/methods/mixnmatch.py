@@ -303,7 +303,7 @@ class CodeMode(FineGAN):
         """One update of D_b, of D_c, of the image-code discriminators, and of G with E, Q_p and Q_c; returns the losses."""
         config, image = self.config, checked(batch["image"], self.config.image_size)
         codes = self.sample_codes(len(image)) if codes is None else codes
-        if int(self.step) < config.background_first:
+        if config.background_first and int(self.step) < config.background_first:
             return self.background_step(batch, codes)
         # A backward pass goes the other way round: the encoders' gradients, the largest, come when G's activations are gone.
         pictures, terms = [image], {}

@@ -29,14 +29,14 @@ class Accumulation:
     """`accumulation(batch)` is `method.training_step(batch)` computed in `parts` equal parts; returns the mean losses.
 
     The step of the whole batch where losses are means over pictures. But BatchNorm normalises each part by itself; the mean of
-    FineGAN's D_b is over the cells that remain of a part; running statistics, like all buffers, are left as the last part
-    leaves them; and random numbers are others than the whole batch's.
+    FineGAN's D_b is over the cells that remain of a part, GM-VAE's over what is labelled in it; running statistics, like all
+    buffers, are left as the last part leaves them; and random numbers are others than the whole batch's.
     Losses are told as they are when the last update is computed: those of earlier updates have these in them already.
     """
 
-    def __init__(self, method: nn.Module, parts: int):
+    def __init__(self, method: nn.Module, parts: int, updates: int = 0):
         self.method, self.parts = method, parts
-        self._updates = 0  # in the last step; the next one probably has as many
+        self.updates = updates  # in the last step; the next one probably has as many
 
     def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         method, parts = self.method, split(batch, self.parts)
@@ -46,7 +46,7 @@ class Accumulation:
         update, done = 0, []
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             while not done:
-                gradients = _Gradients(method, update, self._updates)
+                gradients = _Gradients(method, update, self.updates)
                 with gradients:
                     for part, seed in zip(parts, seeds, strict=True):
                         for name, buffer in method.named_buffers():
@@ -59,7 +59,7 @@ class Accumulation:
                             continue
                 gradients.step(self.parts)
                 update += gradients.optimizer is not None
-        self._updates = update
+        self.updates = update
         return {name: torch.stack([losses[name].float() for losses in done]).mean() for name in done[0]}
 
 

@@ -51,7 +51,7 @@ from tutorial_lib.training import checkpoints
 from tutorial_lib.training.accumulation import Accumulation
 from tutorial_lib.training.distributed import average_gradients, broadcast, convert_batch_norm
 from tutorial_lib.training.memory import memory_kept
-from tutorial_lib.training.snapshots import read_snapshot, restore, restore_rng, save_snapshot
+from tutorial_lib.training.snapshots import lay_out_states, read_snapshot, restore, restore_rng, save_snapshot
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -196,6 +196,7 @@ def _train(
         convert_batch_norm(method, device)
     layout = memory_format(run, device)
     method.to(memory_format=layout)
+    lay_out_states(method)
     fuse(method)
     averages = {name: _moving_average(getattr(method, name), run.ema_decay) for name in method.averaged}
     averaged = {name: average.module.eval().requires_grad_(False) for name, average in averages.items()}
@@ -203,11 +204,11 @@ def _train(
     rates = {name: [group["lr"] for group in opt.param_groups] for name, opt in method.optimizers.items()}
     torch.manual_seed(_mix(run.seed, accelerator.process_index))
 
-    done, chosen, about, stored = 0, choose_precision(run.precision, device), {**(about or {})}, None
+    done, chosen, about, stored, updates = 0, choose_precision(run.precision, device), {**(about or {})}, None, 0
     if resume and snapshot is not None and snapshot.exists():
         tensors, state = read_snapshot(snapshot, method, run, _describe(data), about.get("start"))
         restore(snapshot, tensors, state, method, averages)
-        done, history.seconds, rates = state["step"], state["seconds"], state["rates"]
+        done, history.seconds, rates, updates = state["step"], state["seconds"], state["rates"], state.get("updates", 0)
         about |= {"start": state["start"]} if state.get("start") else {}
         if done == run.steps == state["run"]["steps"]:  # nothing is trained any more: the card says how it was
             precision = next(iter(state.get("precision", {}).values()), chosen)
@@ -231,7 +232,7 @@ def _train(
     if accelerator.reduce(torch.tensor(float(chosen == "bf16"), device=device), "sum") < accelerator.num_processes:
         chosen = "fp32"  # each process chooses for itself, and all compute alike
     precision = autocast(device, chosen)
-    accumulation = Accumulation(method, run.accumulate)
+    accumulation = Accumulation(method, run.accumulate, updates)
     hooks = [
         optimizer.register_step_pre_hook(average_gradients)
         for optimizer in method.optimizers.values()
@@ -272,7 +273,7 @@ def _train(
                         file.write(json.dumps(record) + "\n")
                 if save and snapshot is not None:
                     state = {"step": step, "seconds": history.seconds, "rates": rates, "data": _describe(data)}
-                    state |= {"precision": {device.type: chosen}, "start": about.get("start")}
+                    state |= {"precision": {device.type: chosen}, "start": about.get("start"), "updates": accumulation.updates}
                     save_snapshot(snapshot, method, averages, run, accelerator, **state)
                 if accelerator.is_main_process:
                     devices = [device] if device.type == "cuda" else []

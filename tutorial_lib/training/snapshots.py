@@ -118,10 +118,15 @@ def restore(path: Path, tensors: dict[str, Tensor], state: dict, method: nn.Modu
             index, entry = key.split(".", 1)
             by_parameter.setdefault(int(index), {})[entry] = value
         optimizer.load_state_dict({"state": by_parameter, "param_groups": saved["param_groups"]})
+    lay_out_states(method)
+
+
+def lay_out_states(method: nn.Module) -> None:
+    """Put what optimisers remember into their parameters' memory format, which a fused one takes for granted."""
+    for optimizer in method.optimizers.values():
         for parameter, entries in optimizer.state.items():
             for key, value in entries.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    # In the parameter's memory format, which a fused optimiser takes for granted.
+                if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
                     entries[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
