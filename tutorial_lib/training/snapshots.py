@@ -88,12 +88,12 @@ def read_snapshot(
     for key, value in now.items():
         if then.get(key) != value:
             raise CheckpointError(f"{path} was made with {key} = {then.get(key)!r}, this run has {value!r}")
-    if start is not None and "start" in state and start != state["start"]:  # older versions did not write it down
-        ours, theirs = (f"{of['method']} {of['sha256'][:12]}" if of else "fresh weights" for of in (start, state["start"]))
-        problem = f"{path} is of a run that started from {theirs} (SHA-256), this one starts from {ours}"
-        raise CheckpointError(
-            f"{problem}: choose another folder, or leave the start away to go on with what is in the snapshot"
-        )
+    if start is not None and "start" in state:  # older versions did not write it down
+        ours, theirs = (of.get("sha256") if isinstance(of, dict) else of for of in (start, state["start"]))
+        if ours != theirs:
+            started = f"the checkpoint of SHA-256 {theirs}" if theirs else "fresh weights"
+            problem = f"{path} is of a run that started from {started}, this one starts from {ours}"
+            raise CheckpointError(f"{problem}: choose another folder, or leave the start away to go on from the snapshot")
     if state["step"] > run.steps:
         raise CheckpointError(f"{path} is of step {state['step']}, this run ends at step {run.steps}")
     return tensors, state
