@@ -45,7 +45,7 @@ def measured(name: str, figures: dict[str, float], bars: dict[str, tuple[str, fl
     value, places = figures[name], 2
     if name not in bars:
         return f"{value:.2f}", ""
-    while places < 6 and f"{value:.{places}f}" == f"{bars[name][1]:.{places}f}" and not reached(name, value, bars):
+    while f"{value:.{places}f}" == f"{bars[name][1]:.{places}f}" and not reached(name, value, bars):
         places += 1
     return f"{value:.{places}f}", beside(name, value, bars)
 

@@ -1,5 +1,6 @@
 """The four codes of FineGAN and MixNMatch as one small type."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NAMES = {"pose": "z", "background": "b", "shape": "p", "texture": "c"}
+
+
+def one_hot(z: Tensor, indices: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+    """Class indices (B,) of each code as (B, n), of z's type. Not checked to be in range: a GPU would have to wait for that."""
+    return [F.one_hot(index, n).to(z.dtype) for index, n in zip(indices, sizes, strict=True)]
 
 
 @dataclass
@@ -34,8 +40,7 @@ class Codes:
         for name, index, n in zip("bpc", (b, p, c), sizes, strict=True):
             if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < n:
                 raise ValueError(f"{name} must lie in 0 … {n - 1}, got {int(index.min())} … {int(index.max())}")
-        hot = (F.one_hot(index, n).to(z.dtype) for index, n in zip((b, p, c), sizes, strict=True))
-        return cls(z, *hot)
+        return cls(z, *one_hot(z, (b, p, c), sizes))
 
     def __len__(self) -> int:
         return len(self.z)

@@ -9,6 +9,7 @@ freely: their licences are between you and those who made them.
 """
 
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -202,8 +203,13 @@ class FaceScrub(AttributeFaces):
         below = path.relative_to(self.root).parts[:-1]
         if len(below) > 1 and below[-1] == "face":
             return below[-2], {}
-        whole = not below or "images" in below or (path.parent / "face").is_dir()
+        whole = not below or "images" in below or path.parent in self._cut_out
         return None if whole else (below[-1], {})
+
+    @cached_property
+    def _cut_out(self) -> set[Path]:
+        """Folders of whole pictures, with the faces in one below."""
+        return {path.parent.parent for path in files_below(self.root) if path.parent.name == "face"}
 
     def left_out(self) -> list[Path]:
         others = (path for path in files_below(self.root) if path.suffix.lower() not in EXTENSIONS)

@@ -49,7 +49,7 @@ class BatchedDataset(Dataset):
             yield self.batch(range(first, min(first + size, stop)))
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: _typed(value[0], value) for name, value in self.batch([index]).items()}
+        return {name: typed(value[0], value) for name, value in self.batch([index]).items()}
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
         """What a DataLoader calls to fetch a whole batch."""
@@ -67,7 +67,7 @@ class InMemory(BatchedDataset):
     def __init__(self, data: BatchedDataset):
         parts = list(data.stream(200))
         self.source = data
-        self.items = {name: _typed(torch.cat([part[name] for part in parts]), value) for name, value in parts[0].items()}
+        self.items = {name: typed(torch.cat([part[name] for part in parts]), value) for name, value in parts[0].items()}
         self.length = len(data)
 
     def __len__(self) -> int:
@@ -77,9 +77,9 @@ class InMemory(BatchedDataset):
         rows = torch.as_tensor(list(indices), dtype=torch.int64)
         if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):
             raise IndexError(f"item {int(rows.min())} … {int(rows.max())} of a set of {len(self)}")
-        return {name: _typed(values[rows], values) for name, values in self.items.items()}
+        return {name: typed(values[rows], values) for name, values in self.items.items()}
 
 
-def _typed(value: Tensor, like: Tensor) -> Tensor:
+def typed(value: Tensor, like: Tensor) -> Tensor:
     """The tv_tensor that it was taken from: indexing and concatenation give plain ones."""
     return tv_tensors.wrap(value, like=like) if isinstance(like, tv_tensors.TVTensor) else value

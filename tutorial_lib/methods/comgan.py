@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutorial_lib.codes import one_hot
 from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.layers import (
     ResidualBlock,
@@ -332,7 +333,7 @@ class LayerCodes:
         for name, index, n in zip("fb", (f, b), sizes, strict=True):
             if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < n:
                 raise ValueError(f"{name} must lie in 0 … {n - 1}, got {int(index.min())} … {int(index.max())}")
-        return cls(z, *(F.one_hot(index, n).to(z.dtype) for index, n in zip((f, b), sizes, strict=True)))
+        return cls(z, *one_hot(z, (f, b), sizes))
 
     def __len__(self) -> int:
         return len(self.z)
@@ -442,8 +443,7 @@ class DSComGAN(nn.Module):
         z = _normal(n, self.config.z_dim, generator, device)
         f, b = (torch.randint(size, (n,), generator=generator, device=source).to(device) for size in self.code_sizes)
         b = f if tied and self.config.tie_background else b
-        # They are in range: `LayerCodes.from_indices` would make a GPU wait to see it.
-        return LayerCodes(z, *(F.one_hot(index, n).to(z.dtype) for index, n in zip((f, b), self.code_sizes, strict=True)))
+        return LayerCodes(z, *one_hot(z, (f, b), self.code_sizes))
 
     def generate(self, codes: LayerCodes) -> Composition:
         """The pictures that the codes describe, with their layers."""

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tvf
 
-from tutorial_lib.codes import NAMES, Codes
+from tutorial_lib.codes import NAMES, Codes, one_hot
 from tutorial_lib.data.papercut import rotation
 from tutorial_lib.layers import (
     CodeConv,
@@ -614,8 +614,7 @@ class FineGAN(nn.Module):
         if tied:
             p = child_to_parent(c, config.n_parents, config.n_children)
             b = c if config.tie_background else b
-        # They are in range: `Codes.from_indices` would make a GPU wait to see it.
-        return Codes(z, *(F.one_hot(index, n).to(z.dtype) for index, n in zip((b, p, c), self.code_sizes, strict=True)))
+        return Codes(z, *one_hot(z, (b, p, c), self.code_sizes))
 
     @property
     def code_sizes(self) -> tuple[int, int, int]:

@@ -83,9 +83,9 @@ def hopkins(
     u = neighbours.kneighbors(thrown, n_neighbors=1)[0].reshape(draws, m)
     w = np.stack([other[rng.choice(len(points), m, replace=False)] for _ in range(draws)])
 
-    # u^d overflows in many dimensions, so the ratio is taken between logarithms.
     if not (u.any(axis=1) | w.any(axis=1)).all():
         raise ValueError("points lie on one another, and so do those compared with them: the statistic is undefined")
+    # u^d overflows in many dimensions, so the ratio is taken between logarithms.
     with np.errstate(divide="ignore"):
         log_u, log_w = (logsumexp(dimension * np.log(x), axis=1) for x in (u, w))
     values = expit(log_u - log_w)

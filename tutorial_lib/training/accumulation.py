@@ -18,7 +18,8 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torchvision import tv_tensors
+
+from tutorial_lib.data.batched import typed
 
 
 class _Reached(BaseException):
@@ -70,8 +71,7 @@ def split(batch: dict[str, Tensor], parts: int) -> list[dict[str, Tensor]]:
         each, rest = divmod(len(value), parts)
         if rest:
             raise ValueError(f"batch[{name!r}] has {len(value)} rows, which cannot be divided into {parts} parts")
-        mine = value[i * each : (i + 1) * each]
-        return tv_tensors.wrap(mine, like=value) if isinstance(value, tv_tensors.TVTensor) else mine
+        return typed(value[i * each : (i + 1) * each], value)
 
     return [{name: part(name, value, i) for name, value in batch.items()} for i in range(parts)]
 

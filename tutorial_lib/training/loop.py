@@ -204,7 +204,9 @@ def _train(
     rates = {name: [group["lr"] for group in opt.param_groups] for name, opt in method.optimizers.items()}
     torch.manual_seed(_mix(run.seed, accelerator.process_index))
 
-    done, chosen, about, stored, updates = 0, choose_precision(run.precision, device), {**(about or {})}, None, 0
+    done, updates, chosen = 0, 0, choose_precision(run.precision, device)
+    about = {**(about or {})}
+    stored: dict[str, Any] | None = None  # what the card of a finished run says of how it was made
     if resume and snapshot is not None and snapshot.exists():
         tensors, state = read_snapshot(snapshot, method, run, _describe(data), about.get("start"))
         restore(snapshot, tensors, state, method, averages)
