@@ -94,9 +94,14 @@ def gradients_of_frozen_networks(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def plain_deep_convolutions(model: nn.Module) -> AbstractContextManager:
+@contextmanager
+def plain_deep_convolutions(model: nn.Module) -> Iterator[None]:
     """Layers of many weights and few pixels are convolutions like all others."""
-    return mock.patch.object(Conv, "as_product", return_value=False)
+    with (
+        mock.patch.object(Conv, "as_product", return_value=False),
+        mock.patch.object(UpConv, "as_product", return_value=False),
+    ):
+        yield
 
 
 def encoders_twice(model: nn.Module) -> AbstractContextManager:
@@ -107,6 +112,15 @@ def encoders_twice(model: nn.Module) -> AbstractContextManager:
 
     alone = mixnmatch.Encoder.of_each
     return mock.patch.object(mixnmatch.Encoder, "of_each", of_each)
+
+
+def pairs_apart(model: nn.Module) -> AbstractContextManager:
+    """The image-code discriminators judge real and generated pairs one after the other."""
+
+    def of_both(self: mixnmatch.PairDiscriminator, *pairs: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        return tuple(self(*pair) for pair in pairs)
+
+    return mock.patch.object(mixnmatch.PairDiscriminator, "of_both", of_both)
 
 
 def memory_given_back(model: nn.Module) -> AbstractContextManager:
@@ -152,6 +166,7 @@ SAVINGS: dict[str, Callable[[nn.Module], AbstractContextManager]] = {
     "merged up-convolutions": plain_up_convolutions,
     "deep convolutions as products": plain_deep_convolutions,
     "encoders read both batches at once": encoders_twice,
+    "real and generated pairs judged at once": pairs_apart,
     "BatchNorm and GLU in one": norm_then_glu,
     "skipped gradients of frozen networks": gradients_of_frozen_networks,
     "fused Adam": plain_adam,
@@ -162,7 +177,9 @@ SAVINGS: dict[str, Callable[[nn.Module], AbstractContextManager]] = {
 
 
 def savings_of(method: str) -> list[str]:
-    of_mixnmatch = ("patch weights without loops", "encoders read both batches at once", "deep convolutions as products")
+    of_mixnmatch = (
+        "patch weights without loops", "encoders read both batches at once", "real and generated pairs judged at once",
+    )  # fmt: skip
     return [name for name in SAVINGS if method != "ds_comgan" or name not in of_mixnmatch]
 
 

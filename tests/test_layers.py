@@ -154,10 +154,11 @@ def test_block_shapes(block, shape):
     assert block(3, 5)(torch.randn(2, 3, 8, 6)).shape == shape
 
 
-@pytest.mark.parametrize("size", [(4, 6), (1, 1), (1, 3)])
-def test_up_conv_is_upsampling_then_convolution_in_values_and_gradients(size):
-    layer = UpConv(3, 5).double()
-    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize(("channels", "size"), [(3, (4, 6)), (3, (1, 1)), (3, (1, 3)), (50, (2, 3)), (50, (1, 1))])
+def test_up_conv_is_upsampling_then_convolution_in_values_and_gradients(channels, size):
+    layer = UpConv(channels, 5).double()
+    x = torch.randn(2, channels, *size, dtype=torch.float64, requires_grad=True)
+    assert layer.as_product(x) == (channels == 50)
     repeated = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     expected = F.conv2d(repeated, layer.weight, padding=1)
     torch.testing.assert_close(layer(x), expected)

@@ -47,6 +47,12 @@ def quick_to_draw(layer: nn.Module, x: Tensor) -> bool:
     return few and not layer.training and not torch.is_grad_enabled() and _on_cpu(x)
 
 
+def _few(pixels: int, weights: int) -> bool:
+    """Whether a value that a layer makes comes of many times as many weights as there are pixels: a hundred times, and in
+    training, where the weights' gradients are as large once more, thirty."""
+    return (30 if torch.is_grad_enabled() else 100) * pixels <= weights
+
+
 def channels_last(x: Tensor) -> Tensor:
     """The same values in that order."""
     return x.contiguous(memory_format=torch.channels_last)
@@ -69,14 +75,12 @@ class Conv(nn.Conv2d):
         return y if self.bias is None else y + self.bias[:, None, None]
 
     def as_product(self, x: Tensor) -> bool:
-        """Whether there is one patch in a picture only, or it has many times as many values as there are patches: a hundred,
-        and in training, where the weights' gradients are as large once more, thirty."""
+        """Whether there is one patch in a picture only, or there are few of them."""
         if not _on_cpu(x):
             return False
         # Counted, not looked up: spectral norm makes its weight anew, and a step of its iteration, whenever it is asked for it.
         pixels, weights = math.prod(self._size(x)), self.in_channels // self.groups * math.prod(self.kernel_size)
-        times = 30 if torch.is_grad_enabled() else 100
-        return pixels == 1 or times * pixels * len(x) <= weights
+        return pixels == 1 or _few(pixels * len(x), weights)
 
     def _size(self, x: Tensor) -> list[int]:
         """(h, w)."""
@@ -96,7 +100,8 @@ class UpConv(nn.Conv2d):
 
     Over four equal pixels several weights of the 3x3 kernel meet the same value. Adding those up first gives the same values
     and gradients from 16 products a pixel of the input instead of 36, without the larger copy of the input; on a CPU the layer
-    trains two to four times as fast. The parameter is the 3x3 kernel (out, in, 3, 3).
+    trains two to four times as fast. The parameter is the 3x3 kernel (out, in, 3, 3). Where it meets few pixels on a CPU the
+    transposed convolution is one matrix product, as in `Conv`.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -107,11 +112,19 @@ class UpConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, 2 H, 2 W)."""
-        many = 16 * x[:, 0].numel() > self.weight[:, 0].numel()  # pixels for the weights to be added up for
+        many = 16 * x[:, 0].numel() > 9 * self.out_channels  # pixels for the weights to be added up for
         if not (torch.is_grad_enabled() or many):
             return F.conv2d(F.interpolate(x, scale_factor=2), self.weight, padding=1)
-        kernel = (self.weight.transpose(0, 1).flatten(2) @ self.sums).unflatten(2, (4, 4))  # (in, out, 4, 4)
-        return F.conv_transpose2d(x, kernel, stride=2, padding=1)
+        kernel = self.weight.transpose(0, 1).flatten(2) @ self.sums  # (in, out, 16)
+        if not self.as_product(x):
+            return F.conv_transpose2d(x, kernel.unflatten(2, (4, 4)), stride=2, padding=1)
+        y = kernel.flatten(1).t() @ x.transpose(0, 1).flatten(1)  # (out 16, B H W), as in Conv
+        y = y.unflatten(1, (len(x), -1)).transpose(0, 1)
+        return F.fold(y, (2 * x.shape[2], 2 * x.shape[3]), kernel_size=4, stride=2, padding=1)
+
+    def as_product(self, x: Tensor) -> bool:
+        """Whether there are few pixels."""
+        return _on_cpu(x) and _few(x[:, 0].numel(), 9 * self.in_channels)
 
 
 def norm_glu(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:

@@ -147,6 +147,14 @@ def test_code_is_seen_through_noise(pictures):
     assert torch.equal(silent(pictures, code), silent(pictures, code))
 
 
+def test_real_and_generated_pairs_are_judged_together_as_apart(pictures):
+    silent = PairDiscriminator(replace(CODE, code_noise=(0.0, 0.0, 0.0)), 6)
+    codes = torch.eye(6)[torch.arange(8) % 6], torch.rand(8, 6)
+    real, generated = (pictures, codes[1]), (pictures.flip(0), codes[0])
+    for together, apart in zip(silent.of_both(real, generated), (silent(*real), silent(*generated)), strict=True):
+        torch.testing.assert_close(together, apart)
+
+
 class Linear(nn.Module):
     """D(x, y) = <u, x> + <v, y>, whose gradients are u and v everywhere."""
 

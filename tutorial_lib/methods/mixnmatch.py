@@ -195,6 +195,11 @@ class PairDiscriminator(nn.Module):
             code = F.leaky_relu(linear(code + std * torch.randn_like(code)), 0.2)
         return self.joint(torch.cat([self.image(images), code], 1)).flatten()
 
+    def of_both(self, real: tuple[Tensor, Tensor], generated: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Scores (B,) of real and of generated pairs, judged together: what its weights cost, they cost once."""
+        images, codes = (torch.cat(each) for each in zip(real, generated, strict=True))
+        return self(images, codes).chunk(2)
+
 
 # ---- code mode ------------------------------------------------------------------------------------------------------------
 
@@ -347,7 +352,8 @@ class CodeMode(FineGAN):
         for name, discriminator in self.pairs.items():
             real = image, getattr(encoded, name).detach()
             generated = fake.detach(), getattr(codes, name)
-            distance = distance + discriminator(*generated).mean() - discriminator(*real).mean()
+            of_real, of_generated = discriminator.of_both(real, generated)
+            distance = distance + of_generated.mean() - of_real.mean()
             penalty = penalty + gradient_penalty(discriminator, real, generated)
         update(self.optimizers["pairs"], distance + self.config.gradient_penalty * penalty)
         return {"d_pairs": distance.detach(), "d_pairs_penalty": penalty.detach()}
@@ -356,9 +362,8 @@ class CodeMode(FineGAN):
         """Eq. 2, the other side: E and G make the two kinds of pair indistinguishable."""
         losses = {}
         for name, discriminator in self.pairs.items():
-            of_encoder = discriminator(image, getattr(encoded, name)).mean()
-            of_generator = discriminator(fake, getattr(codes, name)).mean()
-            losses[f"pair_{name}"] = of_encoder - of_generator
+            of_encoder, of_generator = discriminator.of_both((image, getattr(encoded, name)), (fake, getattr(codes, name)))
+            losses[f"pair_{name}"] = of_encoder.mean() - of_generator.mean()
         return losses
 
     @torch.no_grad()
