@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutorial_lib.checks import at_least
 from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.layers import Tanh, backward, conv3x3, frozen, in_full, orthogonal_init, update
 from tutorial_lib.methods.finegan import JudgeConfig, ObjectDiscriminator, Stem, checked, generator_loss, judge_loss
@@ -168,8 +169,7 @@ class StarGANConfig(AttributeConfig):
         for name, halvings in (("widths", len(self.widths) - 1), ("critic_widths", len(self.critic_widths))):
             if halvings < 1 or self.image_size % 2**halvings:
                 raise ValueError(f"{name} halves a picture of {self.image_size} pixels {halvings} times")
-        if self.critic_updates < 1:
-            raise ValueError(f"critic_updates must be at least 1, got {self.critic_updates}")
+        at_least(1, self, "critic_updates")
 
 
 class StarGANGenerator(nn.Sequential):
@@ -299,8 +299,6 @@ class CVAEGANConfig(NetworkConfig):
         super().__post_init__()
         if self.kind not in get_args(Kind):
             raise ValueError(f"kind must be one of {get_args(Kind)}, got {self.kind!r}")
-        if self.z_dim < 1:
-            raise ValueError(f"z_dim must be at least 1, got {self.z_dim}")
 
 
 class CVAEGAN(nn.Module):

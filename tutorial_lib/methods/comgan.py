@@ -88,8 +88,6 @@ class ComGANConfig(JudgeConfig):
             raise ValueError(f"widths needs log2(image_size / 4) entries: image_size {self.image_size}, got {self.widths}")
         if self.image_size >> len(self.critic_widths) < 1:
             raise ValueError(f"critic_widths halves a picture of {self.image_size} pixels {len(self.critic_widths)} times")
-        if self.binary_weight < 0:
-            raise ValueError(f"binary_weight must not be negative, got {self.binary_weight}")
 
 
 # ---- the three families ---------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tvf
 
+from tutorial_lib.checks import numbers
 from tutorial_lib.codes import NAMES, Codes, one_hot
 from tutorial_lib.data.papercut import rotation
 from tutorial_lib.layers import (
@@ -59,9 +60,7 @@ class JudgeConfig:
     real_penalty_every: int = 8  # steps from one computation of R1 to the next
 
     def __post_init__(self):
-        if self.real_penalty < 0 or self.real_penalty_every < 1:
-            given = f"{self.real_penalty} and {self.real_penalty_every}"
-            raise ValueError(f"real_penalty must not be negative, real_penalty_every at least 1, got {given}")
+        numbers(self)
 
     @property
     def reader_norm(self) -> Literal["batch", "spectral"]:
@@ -157,11 +156,8 @@ class FineGANConfig(JudgeConfig):
             raise ValueError(f"each parent needs a child: n_parents {self.n_parents}, n_children {self.n_children}")
         if self.z_background is not None and not 0 < self.z_background < self.z_dim:
             raise ValueError(f"z_background must lie between 1 and z_dim - 1 = {self.z_dim - 1}, got {self.z_background}")
-        for name in ("background_weight", "mask_match_weight", "mask_entropy_weight", "mask_area_weight", "pose_information"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.palette_weight < 0 or (self.palette_weight and not self.child_untied):
-            raise ValueError(f"palette_weight must not be negative, and needs child_untied, got {self.palette_weight}")
+        if self.palette_weight and not self.child_untied:
+            raise ValueError(f"palette_weight needs child_untied, got {self.palette_weight}")
         if self.child_from_real and not self.real_information:
             raise ValueError("child_from_real needs real_information: otherwise Q_c learns from nothing")
         if (self.real_information or self.child_judged or self.palette_weight) and self.segmenter_widths is None:
@@ -855,6 +851,9 @@ class CodePredictorConfig:
     n_children: int = 200
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)
     learning_rate: float = 1e-3
+
+    def __post_init__(self):
+        numbers(self)
 
 
 class CodePredictor(nn.Module):

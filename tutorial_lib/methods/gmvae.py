@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutorial_lib.checks import at_least, numbers
 from tutorial_lib.layers import Tanh, UpConv, add_spectral_norm, backward, conv3x3, remaining, update
 
 # ---- config ---------------------------------------------------------------------------------------------------------------
@@ -59,6 +60,8 @@ class NetworkConfig:
     adversarial_weight: float = 1.0
 
     def __post_init__(self):
+        numbers(self)
+        at_least(1, self, "encoder", "decoder", "discriminator")
         if self.network not in get_args(Network):
             raise ValueError(f"network must be one of {get_args(Network)}, got {self.network!r}")
         if self.n_classes < 2:
@@ -110,12 +113,7 @@ class GMVAEConfig(NetworkConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("z_s_dim", "z_u_dim", "stage_one_updates", "mixture_decay_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("classifier_updates", "adversarial_from"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        at_least(1, self, "stage_one_updates")
         if not 0 <= self.mixture_decay <= 1:
             raise ValueError(f"mixture_decay must lie in [0, 1], got {self.mixture_decay}")
 

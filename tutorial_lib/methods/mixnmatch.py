@@ -79,9 +79,6 @@ class CodeModeConfig(FineGANConfig):
             raise ValueError(f"reprediction must be 'untied', 'tied' or 'none', got {self.reprediction!r}")
         if len(self.reprediction_weights) != 4:
             raise ValueError(f"reprediction_weights are those of z, b, p and c, got {self.reprediction_weights}")
-        for name in ("redraw_weight", "silhouette_weight", "pose_weight", "gradient_penalty", "reconstruction_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if (self.silhouette_weight or self.pose_weight) and self.segmenter_widths is None:
             raise ValueError("silhouette_weight and pose_weight need segmenter_widths: real objects are cut out")
         if self.hard_negatives_from is not None:
@@ -117,11 +114,6 @@ class MixNMatchConfig(CodeModeConfig):
             raise ValueError(f"extractor_down halves a picture of {self.image_size} pixels {len(self.extractor_down)} times")
         if not self.feature_l1_weight and not self.feature_adversarial_weight:
             raise ValueError("S needs one of feature_l1_weight and feature_adversarial_weight")
-        for name in ("feature_l1_weight", "feature_adversarial_weight", "feature_redraw_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.soft_parent_every < 1:
-            raise ValueError(f"soft_parent_every must be at least 1, got {self.soft_parent_every}")
 
 
 # ---- encoders -------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutorial_lib.checks import numbers
 from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.layers import Tanh, UpConv, add_spectral_norm, frozen, gradient_penalty, update
 from tutorial_lib.methods.finegan import checked, critic_loss, moved
@@ -45,6 +46,7 @@ class AttributeConfig:
     betas: tuple[float, float] = (0.5, 0.999)
 
     def __post_init__(self):
+        numbers(self)
         names = [name for name, _ in self.attributes]
         if not names:
             raise ValueError("attributes is empty: at least one is needed")
@@ -114,9 +116,6 @@ class UniformPosteriorConfig(AttributeConfig):
             )
         if self.judge_rate is not None and not self.judge_rate > 0:
             raise ValueError(f"judge_rate must be greater than 0, got {self.judge_rate}")
-        for name in ("code_reconstruction_weight", "encoder_residual_blocks", "classifiers_first"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if unknown := sorted(set(self.partner_attributes) - dict(self.attributes).keys()):
             raise ValueError(f"partner_attributes must be among the attributes, got {', '.join(unknown)}")
         for name in ("classifier_dropout", "classifier_jitter", "augmentation"):
@@ -603,9 +602,6 @@ class ShallowConfig(AttributeConfig):
         super().__post_init__()
         if len(self.attributes) < 2:
             raise ValueError(f"attributes: disentangling needs at least 2, got {self.attributes}")
-        for name in ("hidden", "code_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.code_gain > 0:
             raise ValueError(f"code_gain must be greater than 0, got {self.code_gain}")
 

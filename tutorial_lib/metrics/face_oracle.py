@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutorial_lib.checks import numbers
 from tutorial_lib.data.faces import EXPRESSIONS, GAZES, HELD_OUT, ILLUMINATIONS, TRAINING
 from tutorial_lib.layers import update
 from tutorial_lib.metrics.oracle import augment
@@ -36,12 +37,11 @@ class FaceOracleConfig:
     augment: bool = True
 
     def __post_init__(self):
+        numbers(self)
         if self.image_size % 16:
             raise ValueError(f"image_size must be a multiple of 16, got {self.image_size}")
         if len(self.widths) != 5:
             raise ValueError(f"widths needs 5 entries, got {self.widths}")
-        if self.n_features < 1:
-            raise ValueError(f"n_features must be at least 1, got {self.n_features}")
 
 
 @dataclass

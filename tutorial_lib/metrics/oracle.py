@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutorial_lib.checks import numbers
 from tutorial_lib.data.birds import BACKGROUNDS, KEYPOINTS, POSE, SHAPES, TEXTURES
 from tutorial_lib.layers import update
 
@@ -27,6 +28,7 @@ class OracleConfig:
     augment: bool = True
 
     def __post_init__(self):
+        numbers(self)
         if self.image_size % 16:
             raise ValueError(f"image_size must be a multiple of 16, got {self.image_size}")
         if len(self.widths) != 5:

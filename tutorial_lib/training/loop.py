@@ -46,6 +46,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
+from tutorial_lib.checks import at_least, numbers
 from tutorial_lib.data.batched import BatchedDataset, InMemory
 from tutorial_lib.training import checkpoints
 from tutorial_lib.training.accumulation import Accumulation
@@ -85,12 +86,8 @@ class RunSettings:
     """Processes that prepare batches beside the training; 0: none. Random crops are then others after a resume."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "accumulate", "log_every", "snapshot_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("seed", "workers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        numbers(self)
+        at_least(1, self, "steps", "accumulate")
         for name in ("ema_decay", "decay_from"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
