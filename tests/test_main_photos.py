@@ -46,6 +46,7 @@ def test_two_lines_from_a_folder_of_pictures_to_mixnmatch_and_its_sliders(traine
     card = checkpoints.card("runs/mixnmatch/model.safetensors")
     assert card["data"] == {
         "name": "PhotoFolder", "length": 4, "size": 32, "split": "all", "augment": True, "scene": False, "partial": False,
+        **PhotoFolder("mine", size=32).described,
     }  # fmt: skip
     model = checkpoints.load("runs/mixnmatch/model.safetensors", expect="mixnmatch")
     panel = mixnmatch_panel(model, PhotoFolder("mine", size=32).read(range(4)))

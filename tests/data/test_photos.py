@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -649,6 +650,16 @@ def test_cache_is_thrown_away_when_the_source_changes(folder, change):
     again = PhotoFolder(folder, size=32, augment=False).batch([0])
     assert not (torch.equal(first["image"], again["image"]) and torch.equal(first["box"], again["box"]))
     assert len(list((folder.parent / "cache").glob("folder-*"))) == 1
+
+
+def test_a_run_knows_its_pictures_in_a_copy_of_their_folder_and_others_of_the_same_number(folder):
+    def described(root):
+        return PhotoFolder(root, size=32).described
+
+    copied = shutil.copytree(folder, folder.parent / "copied", copy_function=shutil.copyfile)  # at other times
+    assert described(copied) == described(folder)
+    write_picture(copied / "images" / "a.png", 121, 80)
+    assert described(copied) != described(folder)
 
 
 def test_each_size_has_its_cache(folder):

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import signal
+from typing import ClassVar
 
 import pytest
 import torch
@@ -211,6 +212,14 @@ def loaded(run: RunSettings, done: int = 0):
 def test_kept_items_are_described_as_the_data_set_that_made_them():
     birds = PaperBirds(size=32, length=2, seed=7)
     assert loop._describe(InMemory(birds)) == loop._describe(birds)
+
+
+def test_a_data_set_may_say_more_of_itself():
+    class Mine(PaperBirds):
+        described: ClassVar[dict[str, str]] = {"files": "ab"}
+
+    birds = Mine(length=2)
+    assert loop._describe(birds) == loop._describe(PaperBirds(length=2)) | {"name": "Mine", "files": "ab"}
 
 
 def test_workers_draw_other_numbers_with_another_seed_and_after_a_resume():

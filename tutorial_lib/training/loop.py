@@ -570,7 +570,8 @@ def _records(path: Path, until: int) -> list[dict[str, float]]:
 
 
 def _describe(data: Dataset) -> dict[str, Any]:
-    """Name, length, and the constructor's arguments where they are attributes of the same names, as in scikit-learn.
+    """Name, length, the constructor's arguments where they are attributes of the same names, as in scikit-learn, and what
+    the data set says of itself in `described`, if it does.
 
     Items that are kept in memory are described as the data set that they were made by.
     """
@@ -578,4 +579,4 @@ def _describe(data: Dataset) -> dict[str, Any]:
     names = inspect.signature(type(data).__init__).parameters
     arguments = {name: getattr(data, name) for name in names if hasattr(data, name)}
     kept = {name: value for name, value in arguments.items() if isinstance(value, bool | int | float | str | None)}
-    return {"name": type(data).__name__, "length": len(data), **kept}
+    return {"name": type(data).__name__, "length": len(data), **kept, **getattr(data, "described", {})}
