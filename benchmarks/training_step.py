@@ -3,10 +3,10 @@
     python benchmarks/training_step.py [--threads 2] [--quick]
 
 Code mode of MixNMatch (all its updates) and DS-ComGAN, 128 x 128, batch 4. A step is timed as the library makes it, with each
-of its savings taken away in turn, with all of them taken away, and in bf16: in rounds over all of these, each a few
-times in a row, as training goes, after steps that are not timed. Told is the median. The mathematics is the same in every
-arrangement. Beside them stand the figures recorded of the public code, on two cores of the same kind. Writes
-data/results/training_step.json.
+of its savings taken away in turn, with all of them taken away, and in bf16: in rounds over all of these, each a few times in a
+row, as training goes, after steps that are not timed; told is the median. (DS-ComGAN, whose steps are slow, has one round: what
+its single savings bring is told roughly.) The mathematics is the same in every arrangement. Beside them stand the figures
+recorded of the public code, on two cores of the same kind. Writes data/results/training_step.json.
 """
 
 import argparse

@@ -38,9 +38,16 @@ def _with(value, wrong):
         ("ds_comgan_segmenter", "unet_widths", (64, 0, 256)), ("gmvae", "encoder", ((0, 2),)), ("gmvae", "decoder_start", 0),
         ("cvaegan", "z_dim", 0), ("infogan", "n_classes", 0), ("stargan", "critic_widths", (0, 1)),
         ("uniform_posterior", "encoder_widths", (0, 1, 2)), ("uniform_posterior_shallow", "hidden", 0),
-        ("oracle", "widths", (0,)),
+        ("oracle", "widths", (0,)), ("finegan_clusters", "confusion_batch", 0), ("comgan", "widths", [256, 0]),
     ],
 )  # fmt: skip
 def test_no_size_is_zero(method, name, value):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got"):
         METHODS[method][0](**{name: value})
+
+
+@pytest.mark.parametrize("value", [None, "3", (1.0,)])
+def test_what_is_a_number_by_default_is_one(value):
+    with pytest.raises(ValueError, match="background_weight must be a number, got"):
+        METHODS["finegan"][0](background_weight=value)
+    assert METHODS["finegan"][0](pose_cells=None).pose_cells is None

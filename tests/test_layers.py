@@ -171,6 +171,10 @@ def test_up_conv_is_upsampling_then_convolution_in_values_and_gradients(channels
         torch.testing.assert_close(gradient, other)
 
 
+def test_up_conv_of_no_picture_is_none():
+    assert UpConv(64, 5)(torch.randn(0, 64, 4, 3)).shape == (0, 5, 8, 6)
+
+
 # Few pixels for the weights, one pixel, and many.
 @pytest.mark.parametrize(
     ("shape", "size", "kernel", "stride", "padding"),

@@ -3,17 +3,24 @@
 import math
 from collections.abc import Iterator
 from dataclasses import fields
+from numbers import Real
 from typing import Any
 
 # A field is a size, or a number of things of which one is needed, if its name begins with n_ or ends with one of these.
-_SIZES = {"cells", "critic", "dim", "every", "head", "hidden", "same", "size", "start", "down", "up", "width", "widths"}
+_SIZES = {
+    "batch", "cells", "critic", "dim", "down", "every", "head", "hidden", "same", "size", "start", "up", "width", "widths",
+}  # fmt: skip
 
 
 def numbers(config: Any) -> None:
-    """No number of a config (a dataclass), nor in its tuples, is negative or not finite, and no size is 0; ValueError names
-    the field."""
-    for name in (f.name for f in fields(config)):
-        at_least(1 if name.startswith("n_") or name.rpartition("_")[2] in _SIZES else 0, config, name)
+    """What is a number by default, in a config (a dataclass), is one; no number, nor any in a tuple, is negative or not finite,
+    and no size is 0. ValueError names the field."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(field.default, Real) and not isinstance(value, Real):
+            raise ValueError(f"{field.name} must be a number, got {value!r}")
+        is_size = field.name.startswith("n_") or field.name.rpartition("_")[2] in _SIZES
+        at_least(1 if is_size else 0, config, field.name)
 
 
 def at_least(low: int, config: Any, *names: str) -> None:
@@ -27,9 +34,9 @@ def at_least(low: int, config: Any, *names: str) -> None:
                 raise ValueError(f"{name} must {f'be at least {low}' if low else 'not be negative'}, got {value}")
 
 
-def _numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, tuple):
+def _numbers(value: Any) -> Iterator[Real]:
+    if isinstance(value, tuple | list):
         for each in value:
             yield from _numbers(each)
-    elif isinstance(value, int | float):
+    elif isinstance(value, Real):
         yield value

@@ -119,7 +119,7 @@ class UpConv(nn.Conv2d):
         if not self.as_product(x):
             return F.conv_transpose2d(x, kernel.unflatten(2, (4, 4)), stride=2, padding=1)
         y = kernel.flatten(1).t() @ x.transpose(0, 1).flatten(1)  # (out 16, B H W), as in Conv
-        y = y.unflatten(1, (len(x), -1)).transpose(0, 1)
+        y = y.unflatten(1, (len(x), x.shape[2] * x.shape[3])).transpose(0, 1)
         return F.fold(y, (2 * x.shape[2], 2 * x.shape[3]), kernel_size=4, stride=2, padding=1)
 
     def as_product(self, x: Tensor) -> bool:

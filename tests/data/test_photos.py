@@ -658,6 +658,8 @@ def test_a_run_knows_its_pictures_in_a_copy_of_their_folder_and_others_of_the_sa
 
     copied = shutil.copytree(folder, folder.parent / "copied", copy_function=shutil.copyfile)  # at other times
     assert described(copied) == described(folder)
+    shutil.rmtree(copied / "masks")
+    assert described(copied) == described(folder)
     write_picture(copied / "images" / "a.png", 121, 80)
     assert described(copied) != described(folder)
 

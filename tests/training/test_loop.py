@@ -214,6 +214,13 @@ def test_kept_items_are_described_as_the_data_set_that_made_them():
     assert loop._describe(InMemory(birds)) == loop._describe(birds)
 
 
+def test_data_are_described_as_they_are_when_the_run_begins(make_toy, pictures, tmp_path, monkeypatch):
+    described, describe = [], loop._describe
+    monkeypatch.setattr(loop, "_describe", lambda data: described.append(data) or describe(data))
+    train(make_toy(), pictures, RUN, tmp_path, progress=False)
+    assert len(described) == 1  # snapshots and the card say what it was: pictures may have changed since
+
+
 def test_a_data_set_may_say_more_of_itself():
     class Mine(PaperBirds):
         described: ClassVar[dict[str, str]] = {"files": "ab"}

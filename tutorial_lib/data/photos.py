@@ -182,21 +182,27 @@ class Photographs(BatchedDataset):
         }  # fmt: skip
         return cached(key, self.fingerprint(), lambda: self._rows(stored), length=len(self.photos))
 
-    def fingerprint(self, *, times: bool = True) -> str:
+    def fingerprint(self) -> str:
         """Changes when a picture or what is known of it changes: names, sizes and times of the files, boxes, labels."""
         digest = hashlib.sha256()
         for photo in self.photos:
             for path in (photo.path, *photo.masks):
                 about = path.stat()
                 name = os.path.relpath(path, self.root)  # one however the folder is spelled
-                digest.update(f"{name} {about.st_size} {about.st_mtime_ns if times else ''}\n".encode())
+                digest.update(f"{name} {about.st_size} {about.st_mtime_ns}\n".encode())
             digest.update(repr((photo.box, photo.values, photo.keypoints)).encode())
         return digest.hexdigest()
 
     @property
     def described(self) -> dict[str, str]:
-        """What a run writes down of its pictures, to know them again: a copy of the folder has the same."""
-        return {"files": self.fingerprint(times=False)[:16]}
+        """What a run writes down of its pictures, to know them again: a digest of the files' names and sizes, and of boxes and
+        labels. A copy elsewhere has the same, and masks, which no training sees, may come later."""
+        within = os.path.commonpath([photo.path.parent for photo in self.photos])
+        digest = hashlib.sha256()
+        for photo in self.photos:
+            name = os.path.relpath(photo.path, within)
+            digest.update(repr((name, photo.path.stat().st_size, photo.box, photo.values, photo.keypoints)).encode())
+        return {"files": digest.hexdigest()[:16]}
 
     def _item(self, index: int) -> Sample:
         cache, size = self.cache, self.size

@@ -202,10 +202,10 @@ def _train(
     torch.manual_seed(_mix(run.seed, accelerator.process_index))
 
     done, updates, chosen = 0, 0, choose_precision(run.precision, device)
-    about = {**(about or {})}
+    about, described = {**(about or {})}, _describe(data)
     stored: dict[str, Any] | None = None  # what the card of a finished run says of how it was made
     if resume and snapshot is not None and snapshot.exists():
-        tensors, state = read_snapshot(snapshot, method, run, _describe(data), about.get("start"))
+        tensors, state = read_snapshot(snapshot, method, run, described, about.get("start"))
         restore(snapshot, tensors, state, method, averages)
         done, history.seconds, rates, updates = state["step"], state["seconds"], state["rates"], state.get("updates", 0)
         about |= {"start": state["start"]} if state.get("start") else {}
@@ -271,7 +271,7 @@ def _train(
                     with (folder / "metrics.jsonl").open("a") as file:
                         file.write(json.dumps(record) + "\n")
                 if save and snapshot is not None:
-                    state = {"step": step, "seconds": history.seconds, "rates": rates, "data": _describe(data)}
+                    state = {"step": step, "seconds": history.seconds, "rates": rates, "data": described}
                     state |= {"precision": {device.type: chosen}, "start": about.get("start"), "updates": accumulation.updates}
                     save_snapshot(snapshot, method, averages, run, accelerator, **state)
                 if accelerator.is_main_process:
@@ -297,7 +297,7 @@ def _train(
     if folder is not None and accelerator.is_main_process:
         with averaged_weights(method, averaged):
             made = {"run": dataclasses.asdict(run), "processes": accelerator.num_processes, "precision": chosen}
-            card = {**about, "data": _describe(data)} | (stored or made)
+            card = {**about, "data": described} | (stored or made)
             card |= {"steps": run.steps, "images": run.steps * run.batch_size, "seconds": round(history.seconds, 1)}
             checkpoints.save(method, folder / "model.safetensors", card=card)
     accelerator.wait_for_everyone()
