@@ -8,7 +8,8 @@ from typing import Any
 
 # A field is a size, or a number of things of which one is needed, if its name begins with n_ or ends with one of these.
 _SIZES = {
-    "batch", "cells", "critic", "dim", "down", "every", "head", "hidden", "same", "size", "start", "up", "width", "widths",
+    "batch", "cells", "critic", "decoder", "dim", "discriminator", "down", "encoder", "every", "head", "hidden", "same", "size",
+    "start", "up", "width", "widths",
 }  # fmt: skip
 
 

@@ -61,11 +61,9 @@ class NetworkConfig:
 
     def __post_init__(self):
         numbers(self)
-        at_least(1, self, "encoder", "decoder", "discriminator")
         if self.network not in get_args(Network):
             raise ValueError(f"network must be one of {get_args(Network)}, got {self.network!r}")
-        if self.n_classes < 2:
-            raise ValueError(f"n_classes must be at least 2, got {self.n_classes}")
+        at_least(2, self, "n_classes")
         for name in ("encoder", "decoder", "discriminator"):
             layers = getattr(self, name)
             strides = {stride for _, stride in layers}
