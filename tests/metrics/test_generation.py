@@ -72,6 +72,14 @@ def test_inception_score_survives_a_class_that_never_occurs():
     assert inception_score(logits, splits=2)[0] == pytest.approx(1)
 
 
+def test_inception_score_takes_equal_splits_of_two_pictures_or_more():
+    logits = 1000.0 * np.eye(2)[np.arange(21) % 2]
+    assert inception_score(logits, splits=10) == inception_score(logits[:20], splits=10)
+    for few in (10, 19):
+        with pytest.raises(ValueError, match=rf"splits must lie between 1 and half the number of samples \({few}\), got 10"):
+            inception_score(logits[:few])
+
+
 @pytest.mark.parametrize("score", [fid, kid])
 def test_one_sample_is_refused(score):
     with pytest.raises(ValueError, match="fake needs at least 2 samples, got 1"):

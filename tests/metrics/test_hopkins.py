@@ -113,10 +113,29 @@ def test_a_dimension_that_tells_points_from_their_reference_counts():
     assert hopkins(apart, reference=beside).mean > 0.99
 
 
+def test_a_dimension_in_which_points_are_equal_but_their_window_extends_counts():
+    rng = np.random.default_rng(0)
+    points, square = np.stack([np.full(100, 0.5), rng.random(100)], axis=1), rng.random((1000, 2))
+    assert hopkins(points, window=square).mean > 0.99
+
+
+def test_a_window_must_fit():
+    points = np.random.default_rng(0).random((40, 2))
+    for wrong in (points[:, :1], points[0].tolist(), np.full_like(points, np.nan), points[:0]):
+        with pytest.raises(ValueError, match=r"window must be at least 1 finite points of 2 numbers, got shape"):
+            hopkins(points, window=wrong)
+
+
+def test_a_window_that_is_almost_all_empty_is_refused_not_searched_for_ever():
+    points = np.random.default_rng(0).normal(size=(100, 2))
+    with pytest.raises(ValueError, match=r"window: of its box next to nothing lies near its points \(\d+ of 60,000 places\)"):
+        hopkins(points, m=1, window=np.concatenate([points, [[1e5, 1e5]]]))
+
+
 def test_a_reference_must_fit():
     points = np.random.default_rng(0).random((40, 2))
     for wrong in (points[:3], points[:, :1], points[0].tolist(), np.full_like(points, np.nan)):
-        with pytest.raises(ValueError, match=r"reference must be at least m = 4 finite points of 2 numbers, got shape"):
+        with pytest.raises(ValueError, match=r"reference must be at least 4 finite points of 2 numbers, got shape"):
             hopkins(points, reference=wrong)
     with pytest.raises(ValueError, match="a window or a reference, not both"):
         hopkins(points, window=points, reference=points)

@@ -48,6 +48,13 @@ def test_complement_is_one_choice_for_the_whole_set():
     assert best_of_complement(predicted, target) == (pytest.approx(2 / 3), True)
 
 
+def test_complement_is_of_what_lies_above_the_threshold():
+    soft = 0.4 + 0.2 * columns(1, 2)
+    assert best_of_complement(soft, columns(1, 2), threshold=0.5) == (1, False)
+    assert best_of_complement(soft, columns(0, 0), threshold=0.3) == (1, True)  # all is object, and its complement nothing
+    assert best_of_complement(soft, columns(4, 4), threshold=0.7) == (1, True)
+
+
 def test_complement_can_be_chosen_for_each_picture():
     target = columns(1, 1, 1)
     predicted = torch.cat([1 - target[:2], target[2:]])

@@ -48,6 +48,16 @@ def test_samples_and_a_curve_for_each_loss_are_drawn():
     assert curves.axes[0].lines[0].get_xydata().tolist() == [[10, 1.0], [20, 0.5]]
 
 
+@pytest.mark.parametrize(("n", "columns", "rows"), [(3, 3, 1), (8, 8, 1), (12, 8, 2), (16, 8, 2)])
+def test_all_pictures_are_drawn_the_last_row_filled_up_with_white(n, columns, rows):
+    view = LiveView(lambda method: torch.full((n, 3, 8, 8), -1.0), interval=0)
+    view(progress())
+    sheet = view.figure.subfigs[0].axes[0].images[0].get_array()
+    black = (sheet == 0).all(-1).sum()
+    assert black == n * 64
+    assert sheet.shape[:2] == (rows * 8 + rows - 1, columns * 8 + columns - 1)
+
+
 def test_watching_changes_neither_random_state_nor_mode_nor_weights():
     method = Painter()
     trained, before = method.generator, torch.get_rng_state()

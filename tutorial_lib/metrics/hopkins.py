@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+ROUNDS = 300  # of four places each for one that is wanted, before a window is said to fill next to nothing of its box
+
 
 @dataclass(frozen=True)
 class Hopkins:
@@ -57,13 +59,16 @@ def hopkins(
         raise ValueError(f"draws must be at least 1, got {draws}")
     if window is not None and reference is not None:
         raise ValueError("give a window or a reference, not both")
-    if reference is not None:
-        reference = np.asarray(reference, dtype=np.float64)
-        fits = reference.ndim == 2 and reference.shape[1] == points.shape[1] and len(reference) >= m
-        if not (fits and np.isfinite(reference).all()):
-            needed = f"at least m = {m} finite points of {points.shape[1]} numbers"
-            raise ValueError(f"reference must be {needed}, got shape {reference.shape}")
-    extended = np.ptp(points if reference is None else np.concatenate([points, reference]), axis=0) > 0
+    compared = [points]
+    for name, others, least in (("window", window, 1), ("reference", reference, m)):
+        if others is not None:
+            others = np.asarray(others, dtype=np.float64)
+            fits = others.ndim == 2 and others.shape[1] == points.shape[1] and len(others) >= least
+            if not (fits and np.isfinite(others).all()):
+                needed = f"at least {least} finite points of {points.shape[1]} numbers"
+                raise ValueError(f"{name} must be {needed}, got shape {others.shape}")
+            compared.append(others)
+    extended = np.ptp(np.concatenate(compared), axis=0) > 0
     points = points[:, extended]
     dimension = points.shape[1]
     if dimension == 0:
@@ -75,11 +80,11 @@ def hopkins(
     other = neighbours.kneighbors(points, n_neighbors=2)[0][:, 1]  # column 0 is the point itself, or its double
     if reference is not None:
         drawn = np.concatenate([rng.choice(len(reference), m, replace=False) for _ in range(draws)])
-        thrown = reference[:, extended][drawn]
+        thrown = compared[1][:, extended][drawn]
     elif window is None:
         thrown = rng.uniform(points.min(axis=0), points.max(axis=0), size=(draws * m, dimension))
     else:
-        thrown = throw_among(np.asarray(window, dtype=np.float64)[:, extended], draws * m, rng)
+        thrown = throw_among(compared[1][:, extended], draws * m, rng)
     u = neighbours.kneighbors(thrown, n_neighbors=1)[0].reshape(draws, m)
     w = np.stack([other[rng.choice(len(points), m, replace=False)] for _ in range(draws)])
 
@@ -106,7 +111,9 @@ def throw_among(points: np.ndarray, n: int, rng: np.random.Generator, nearest: i
     if reach == 0:
         raise ValueError(f"window: its points lie on one another, at {len(np.unique(points, axis=0))} places")
     places = np.empty((0, points.shape[1]))
-    while len(places) < n:
+    for _ in range(ROUNDS):
         thrown = rng.uniform(points.min(axis=0), points.max(axis=0), size=(4 * n, points.shape[1]))
         places = np.concatenate([places, thrown[neighbours.kneighbors(thrown)[0][:, -1] <= reach]])
-    return places[:n]
+        if len(places) >= n:
+            return places[:n]
+    raise ValueError(f"window: of its box next to nothing lies near its points ({len(places)} of {4 * n * ROUNDS:,} places)")

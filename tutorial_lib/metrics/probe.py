@@ -13,9 +13,10 @@ def linear_probe(features: np.ndarray, factor: np.ndarray, *, folds: int = 5, se
     """How well a linear model reads a factor off features (N, D); the mean over `folds`.
 
     Labels (N,), integers or booleans: accuracy; guessing gets the commonest one's share. Floats (N,) or (N, k): R², mean over
-    components; negative is worse than guessing the mean. Features are scaled to mean 0 and variance 1 first; penalties are
-    scikit-learn's own, or in proportion to D where features are many. Raises ValueError for features that are not finite or do
-    not fit the factor, for a factor that is neither labels nor floats, and if a label has fewer samples than there are folds.
+    components; negative is worse than guessing the mean. Features are scaled to mean 0 and variance 1 first. Penalties: for
+    labels scikit-learn's own, or in proportion to D where features are many; for floats the best of 0.01 … 10,000. Raises
+    ValueError for features that are not finite or do not fit the factor, for a factor that is neither labels nor floats, if a
+    label has fewer samples than there are folds, and for floats that are not finite, do not vary, or are fewer than two a fold.
     """
     from sklearn.linear_model import LogisticRegression, RidgeClassifier, RidgeCV
     from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
@@ -35,5 +36,10 @@ def linear_probe(features: np.ndarray, factor: np.ndarray, *, folds: int = 5, se
         model = RidgeClassifier(alpha=features.shape[1]) if many else LogisticRegression(max_iter=1000)
         split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     else:
+        if len(factor) < 2 * folds or not (np.isfinite(factor).all() and np.ptp(factor, axis=0).all()):
+            raise ValueError(
+                f"floats must be at least {2 * folds}, finite, and vary in each component, got {len(factor)} of them from "
+                f"{factor.min(axis=0)} to {factor.max(axis=0)}"
+            )
         model, split = RidgeCV(np.logspace(-2, 4, 7)), KFold(folds, shuffle=True, random_state=seed)
     return float(cross_val_score(make_pipeline(StandardScaler(), model), features, factor, cv=split).mean())

@@ -45,6 +45,8 @@ def best_of_complement(
     (the second value is then bool, (B,)), which flatters: a random mask never falls below what a coin gives.
     """
     straight = score(predicted, target, threshold=threshold)
+    if threshold is not None:  # the complement is of what lies above it
+        predicted, target, threshold = (predicted > threshold).float(), (target > threshold).float(), 0.5
     flipped = score(1 - predicted.float(), target, threshold=threshold)
     if per_image:
         return float(torch.maximum(straight, flipped).mean()), flipped > straight

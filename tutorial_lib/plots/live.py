@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,8 +77,10 @@ class LiveView:
             rows, labels = [to_uint8(row) for row in pictures.values()], list(pictures)
         else:
             flat = to_uint8(pictures)
-            whole = max(1, len(flat) // self.columns)
-            rows, labels = [flat[i * self.columns : (i + 1) * self.columns] for i in range(whole)], None
+            if len(flat) > self.columns:  # the last row is filled up with white
+                empty = np.full((-len(flat) % self.columns, *flat.shape[1:]), 255, dtype=np.uint8)
+                flat = np.concatenate([flat, empty])
+            rows, labels = [flat[i : i + self.columns] for i in range(0, len(flat), self.columns)], None
         steps, values = series(self._log)
 
         sheet_width = 0.62 * len(rows[0]) + 0.07 * max((len(label) for label in labels or []), default=0)
