@@ -51,14 +51,11 @@ def test_scale_of_a_feature_does_not_matter(code):
         (np.zeros((8, 2)), np.zeros(8, dtype=int), "at least 2 classes"),
         (np.zeros((8, 2)), np.arange(8) // 7, r"each at least 5 times, got \[7, 1\]"),
         (np.zeros((8, 2)), np.array(["a", "b"] * 4), "integers, booleans or floats, got <U1"),
-        (
-            np.zeros((12, 2)),
-            np.full(12, 0.3),
-            r"at least 10, finite, and vary .*, got 12 of them from 0\.3 to 0\.3",
-        ),
+        (np.zeros((12, 2)), np.full(12, 0.3), r"must be finite and vary in each component, got values from 0\.3 to 0\.3"),
         (np.zeros((12, 2)), np.stack([np.arange(12.0), np.ones(12)], 1), r"from \[0\. 1\.\] to \[11\.  1\.\]"),
-        (np.zeros((12, 2)), np.append(np.arange(11.0), np.nan), "finite, and vary in each component, got 12 of them from nan"),
-        (np.zeros((6, 2)), np.arange(6.0), "floats must be at least 10, .*, got 6 of them"),
+        (np.zeros((12, 2)), np.append(np.arange(11.0), np.nan), "must be finite .*, got values from nan to nan"),
+        (np.zeros((6, 2)), np.arange(6.0), "floats must be at least two a fold, here 10, got 6"),
+        (np.zeros((0, 2)), np.zeros(0), "floats must be at least two a fold, here 10, got 0"),
     ],
 )
 def test_wrong_input_is_named(features, factor, message):

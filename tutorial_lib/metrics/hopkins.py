@@ -45,6 +45,9 @@ def hopkins(
     as wide, lying aslant, 0.95, and more points score more: corners are empty, and turning the plane changes the score. In
     a window of their own shape both score 0.5. In many dimensions almost all of a box is corners: a Gaussian is far from
     filling it, and scores near 1.
+
+    Raises ValueError for points, a window or a reference that are not finite, do not fit, or are too few; for points that are
+    all equal; and for a window of which next to nothing is filled.
     """
     from scipy.special import expit, logsumexp
     from sklearn.neighbors import NearestNeighbors
@@ -80,11 +83,11 @@ def hopkins(
     other = neighbours.kneighbors(points, n_neighbors=2)[0][:, 1]  # column 0 is the point itself, or its double
     if reference is not None:
         drawn = np.concatenate([rng.choice(len(reference), m, replace=False) for _ in range(draws)])
-        thrown = compared[1][:, extended][drawn]
+        thrown = compared[-1][:, extended][drawn]
     elif window is None:
         thrown = rng.uniform(points.min(axis=0), points.max(axis=0), size=(draws * m, dimension))
     else:
-        thrown = throw_among(compared[1][:, extended], draws * m, rng)
+        thrown = throw_among(compared[-1][:, extended], draws * m, rng)
     u = neighbours.kneighbors(thrown, n_neighbors=1)[0].reshape(draws, m)
     w = np.stack([other[rng.choice(len(points), m, replace=False)] for _ in range(draws)])
 

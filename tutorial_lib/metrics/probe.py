@@ -36,10 +36,10 @@ def linear_probe(features: np.ndarray, factor: np.ndarray, *, folds: int = 5, se
         model = RidgeClassifier(alpha=features.shape[1]) if many else LogisticRegression(max_iter=1000)
         split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     else:
-        if len(factor) < 2 * folds or not (np.isfinite(factor).all() and np.ptp(factor, axis=0).all()):
-            raise ValueError(
-                f"floats must be at least {2 * folds}, finite, and vary in each component, got {len(factor)} of them from "
-                f"{factor.min(axis=0)} to {factor.max(axis=0)}"
-            )
+        if len(factor) < 2 * folds:
+            raise ValueError(f"floats must be at least two a fold, here {2 * folds}, got {len(factor)}")
+        if not (np.isfinite(factor).all() and np.ptp(factor, axis=0).all()):
+            low, high = factor.min(axis=0), factor.max(axis=0)
+            raise ValueError(f"floats must be finite and vary in each component, got values from {low} to {high}")
         model, split = RidgeCV(np.logspace(-2, 4, 7)), KFold(folds, shuffle=True, random_state=seed)
     return float(cross_val_score(make_pipeline(StandardScaler(), model), features, factor, cv=split).mean())
