@@ -29,7 +29,7 @@ lab: setup ## open the course in JupyterLab
 	$(BIN)/python -m jupyterlab --LabApp.extension_manager=readonly --ServerApp.root_dir="$(CURDIR)" \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_FLAGS) notebooks/00_start_here.ipynb
 
-demo: setup ## the panels without code, a page for each notebook: for a lecture hall
+demo: setup ## the panels without code, a page for each notebook that has sliders: for a lecture hall
 	$(BIN)/python scripts/demo.py $(DEMO_FLAGS)
 
 test: lint ## lint, unit tests, and every notebook run from top to bottom; offline

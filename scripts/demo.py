@@ -1,4 +1,4 @@
-"""The panels of the course, a page for each notebook, for a lecture hall: `make demo`.
+"""The panels of the course, a page for each notebook that has sliders, for a lecture hall: `make demo`.
 
 Writes what a panel needs of every notebook that has one (its title and the cells tagged `setup` and `sliders`) to build/demo,
 and serves that folder with Voilà. Options are Voilà's: make demo DEMO_FLAGS="--no-browser --port=9000 --theme=dark".

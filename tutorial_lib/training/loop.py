@@ -75,7 +75,7 @@ class RunSettings:
     decay_from: float = 1.0
     """Fraction of the steps after which the learning rates fall linearly to 0."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 where the device computes in it natively, else fp32."""
+    """auto: bf16 where the device computes in it natively, and on a processor is faster in it, which is tried; else fp32."""
     channels_last: bool | None = None
     """Memory format of images; None: channels last on a GPU only."""
     log_every: int = 50
