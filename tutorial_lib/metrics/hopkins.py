@@ -62,17 +62,14 @@ def hopkins(
         raise ValueError(f"draws must be at least 1, got {draws}")
     if window is not None and reference is not None:
         raise ValueError("give a window or a reference, not both")
-    compared = [points]
-    for name, others, least in (("window", window, 1), ("reference", reference, m)):
-        if others is not None:
-            others = np.asarray(others, dtype=np.float64)
-            fits = others.ndim == 2 and others.shape[1] == points.shape[1] and len(others) >= least
-            if not (fits and np.isfinite(others).all()):
-                needed = f"at least {least} finite points of {points.shape[1]} numbers"
-                raise ValueError(f"{name} must be {needed}, got shape {others.shape}")
-            compared.append(others)
-    extended = np.ptp(np.concatenate(compared), axis=0) > 0
-    points = points[:, extended]
+    name, compared, least = ("reference", reference, m) if window is None else ("window", window, 1)
+    compared = points if compared is None else np.asarray(compared, dtype=np.float64)
+    fits = compared.ndim == 2 and compared.shape[1] == points.shape[1] and len(compared) >= least
+    if not (fits and np.isfinite(compared).all()):
+        needed = f"at least {least} finite points of {points.shape[1]} numbers"
+        raise ValueError(f"{name} must be {needed}, got shape {compared.shape}")
+    extended = np.ptp(np.concatenate([points, compared]), axis=0) > 0
+    points, compared = points[:, extended], compared[:, extended]
     dimension = points.shape[1]
     if dimension == 0:
         raise ValueError("all points are equal: the statistic is undefined")
@@ -82,12 +79,12 @@ def hopkins(
     neighbours = NearestNeighbors().fit(points)
     other = neighbours.kneighbors(points, n_neighbors=2)[0][:, 1]  # column 0 is the point itself, or its double
     if reference is not None:
-        drawn = np.concatenate([rng.choice(len(reference), m, replace=False) for _ in range(draws)])
-        thrown = compared[-1][:, extended][drawn]
+        drawn = np.concatenate([rng.choice(len(compared), m, replace=False) for _ in range(draws)])
+        thrown = compared[drawn]
     elif window is None:
         thrown = rng.uniform(points.min(axis=0), points.max(axis=0), size=(draws * m, dimension))
     else:
-        thrown = throw_among(compared[-1][:, extended], draws * m, rng)
+        thrown = throw_among(compared, draws * m, rng)
     u = neighbours.kneighbors(thrown, n_neighbors=1)[0].reshape(draws, m)
     w = np.stack([other[rng.choice(len(points), m, replace=False)] for _ in range(draws)])
 
