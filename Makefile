@@ -34,7 +34,7 @@ demo: setup ## the panels without code, a page for each notebook that has slider
 
 test: lint ## lint, unit tests, and every notebook run from top to bottom; offline
 	OMP_NUM_THREADS=$$("$(PYTHON)" -c "import os; print(max(1, os.cpu_count() // 2))") $(BIN)/python -m pytest -n 2 --dist loadfile \
-	  --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests notebooks
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout=1200 tests notebooks
 
 lint: setup ## code style and the direction of imports
 	$(BIN)/ruff check .

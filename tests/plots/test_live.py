@@ -1,3 +1,4 @@
+from io import BytesIO
 from types import SimpleNamespace
 
 import IPython
@@ -5,6 +6,7 @@ import IPython.display
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from tutorial_lib.plots.live import LiveView
@@ -124,13 +126,38 @@ def test_drawing_waits_for_its_interval_but_never_misses_the_last_step():
     assert view.figure is not first
 
 
+def test_watching_takes_at_most_a_fifth_of_the_time(monkeypatch):
+    now, looked = [0.0], []
+    monkeypatch.setattr("tutorial_lib.plots.live.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def slow(method):
+        looked.append(now[0])
+        now[0] += 3.0
+        return torch.zeros(4, 3, 8, 8)
+
+    view = LiveView(slow, interval=2)
+    for step in range(1, 61):
+        now[0] += 1.0  # a step
+        view(progress(step))
+    assert looked == [1.0, 16.0, 31.0, 46.0, 61.0]
+
+
+def test_only_the_last_drawing_is_made_small(monkeypatch):
+    shown = []
+    monkeypatch.setattr(LiveView, "_show", lambda self, png: shown.append(Image.open(BytesIO(png)).mode))
+    view = LiveView(lambda method: torch.rand(8, 3, 8, 8) * 2 - 1, interval=0)
+    for step in (50, 100):
+        view(progress(step))
+    assert shown == ["RGBA", "P"]
+
+
 def test_one_display_is_updated_in_place(monkeypatch):
     shown, updated = [], []
     handle = SimpleNamespace(update=updated.append)
     monkeypatch.setattr(IPython, "get_ipython", lambda: object())
     monkeypatch.setattr(IPython.display, "display", lambda image, display_id: shown.append(image) or handle)
     view = LiveView(interval=0)
-    for step in (10, 20, 30):
+    for step in (10, 20, 100):
         view(progress(step))
     assert (len(shown), len(updated)) == (1, 2)
     assert updated[-1].data == view.figure.png()

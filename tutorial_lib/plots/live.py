@@ -27,9 +27,9 @@ class LiveView:
 
         train(method, data, run, callbacks=[LiveView()])
 
-    It redraws at most every `interval` seconds, and at the last step. Without a notebook nothing is displayed;
-    `figure` holds the latest drawing all the same. Watching changes nothing: the random state and the modes of the
-    networks are put back.
+    It redraws every `interval` seconds, but less often where that would take more than a fifth of the time, and at the last
+    step; with interval 0 at every record. Without a notebook nothing is displayed; `figure` holds the latest drawing all the
+    same. Watching changes nothing: the random state and the modes of the networks are put back.
 
     `draw(method) -> Tensor (N, 3, H, W) or a dict of such rows` says what to look at; by default 32 samples of
     always the same codes. A figure that it returns is shown as it is, without the curves. `averaged` looks at the
@@ -49,17 +49,19 @@ class LiveView:
         self.averaged, self.interval, self.seed, self.columns = averaged, interval, seed, columns
         self.figure: NotebookFigure | None = None
         self._log: list[dict] = []
-        self._drawn_at = -math.inf
+        self._due = -math.inf
         self._handle = None
 
     def __call__(self, progress: Progress) -> None:
         self._log.append({"step": progress.step, **{name: float(loss) for name, loss in progress.losses.items()}})
-        if time.monotonic() - self._drawn_at < self.interval and progress.step < progress.steps:
+        started, last = time.monotonic(), progress.step >= progress.steps
+        if started < self._due and not last:
             return
         look = self._look(progress)
         self.figure = look if isinstance(look, NotebookFigure) else self._compose(look, progress)
-        self._show(self.figure.png())
-        self._drawn_at = time.monotonic()
+        self._show(self.figure.png(small=last))
+        now = time.monotonic()
+        self._due = now + max(self.interval, 4 * (now - started)) if self.interval else now
 
     def _look(self, progress: Progress) -> Look:
         from tutorial_lib.training.loop import averaged_weights

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable
+from io import BytesIO
 from typing import ParamSpec, TypeVar
 
 import matplotlib
@@ -71,11 +72,15 @@ def legend_of(panels: Iterable[Axes]) -> tuple[list[Artist], list[str]]:
 class NotebookFigure(Figure):
     """A figure that shows itself as the value of a cell, whether or not pyplot was ever imported."""
 
-    def png(self) -> bytes:
-        """The figure as the bytes of a `small_png`, so that stored notebooks stay small."""
+    def png(self, *, small: bool = True) -> bytes:
+        """The figure as the bytes of a `small_png`, so that stored notebooks stay small; or, sooner, in all its colours."""
         canvas = FigureCanvasAgg(self)
-        canvas.draw()
-        return small_png(Image.fromarray(np.asarray(canvas.buffer_rgba())))
+        if small:
+            canvas.draw()
+            return small_png(Image.fromarray(np.asarray(canvas.buffer_rgba())))
+        file = BytesIO()
+        canvas.print_png(file)
+        return file.getvalue()
 
     def _repr_png_(self) -> bytes:
         return self.png()
