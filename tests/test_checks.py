@@ -1,5 +1,7 @@
 import pytest
+import torch
 
+from tutorial_lib.checks import class_labels
 from tutorial_lib.training.loop import RunSettings
 from tutorial_lib.training.presets import METHODS
 
@@ -51,3 +53,25 @@ def test_what_is_a_number_by_default_is_one(value):
     with pytest.raises(ValueError, match="background_weight must be a number, got"):
         METHODS["finegan"][0](background_weight=value)
     assert METHODS["finegan"][0](pose_cells=None).pose_cells is None
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_labels_may_be_of_any_integer_type(dtype):
+    label = class_labels("gaze", torch.tensor([2, 0, 1], dtype=dtype), 3, lowest=-1)
+    assert label.dtype == torch.int64 and label.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        torch.tensor([0, 3]), torch.tensor([0, -1]), torch.tensor([255], dtype=torch.uint8), torch.tensor([True]),
+        torch.tensor([1.0]), torch.tensor([[0]]), torch.tensor(0),
+    ],
+)  # fmt: skip
+def test_what_is_no_label_is_named(label):
+    with pytest.raises(ValueError, match=r"gaze must be integers \(B,\) in 0 … 2, got torch"):
+        class_labels("gaze", label, 3)
+
+
+def test_no_labels_are_labels_too():
+    assert class_labels("gaze", torch.zeros(0, dtype=torch.int64), 3).shape == (0,)

@@ -14,6 +14,7 @@ from tutorial_lib.layers import (
     UpConv,
     add_spectral_norm,
     as_on_a_gpu,
+    frozen,
     gradient_penalty,
     norm_glu,
     orthogonal_init,
@@ -207,6 +208,26 @@ def test_a_convolution_is_a_product_sooner_in_training():
     assert layer.as_product(x) and not layer.as_product(x.expand(4, -1, -1, -1))
     with torch.no_grad():
         assert not layer.as_product(x) and layer.as_product(x[..., :6, :6])
+
+
+@pytest.mark.parametrize("option", [{"dilation": 2}, {"groups": 2}, {"padding_mode": "reflect"}])
+def test_a_convolution_that_is_not_plain_is_no_product(option):
+    torch.manual_seed(0)
+    layer = Conv(64, 64, 3, padding=2, **option)
+    plain = nn.Conv2d(64, 64, 3, padding=2, **option)
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(1, 64, 3, 3)
+    torch.testing.assert_close(layer(x), plain(x))
+
+
+def test_what_was_frozen_before_stays_so():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    network[0].requires_grad_(False)
+    with frozen(network):
+        with frozen(network):
+            assert not any(part.requires_grad for part in network.parameters())
+        assert not any(part.requires_grad for part in network.parameters())
+    assert [part.requires_grad for part in network.parameters()] == [False, False, True, True]
 
 
 def test_as_on_a_gpu_neither_product_nor_joined_layers():

@@ -1,10 +1,13 @@
-"""What the numbers of every config must satisfy, whatever its method."""
+"""What the numbers of every config, and the labels of every batch, must satisfy, whatever the method."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import fields
 from numbers import Real
 from typing import Any
+
+import torch
+from torch import Tensor
 
 # A field is a size, or a number of things of which one is needed, if its name begins with n_ or ends with one of these.
 _SIZES = {
@@ -33,6 +36,16 @@ def at_least(low: int, config: Any, *names: str) -> None:
                 raise ValueError(f"{name} must be finite, got {value}")
             if number < low:
                 raise ValueError(f"{name} must {f'be at least {low}' if low else 'not be negative'}, got {value}")
+
+
+def class_labels(name: str, label: Tensor, n_classes: int, lowest: int = 0) -> Tensor:
+    """The labels (B,), of any integer type, as int64. Raises ValueError if they do not lie in `lowest` … n_classes − 1."""
+    integers = not (label.is_floating_point() or label.is_complex() or label.dtype == torch.bool)
+    whole = label.long() if integers else label
+    if label.ndim != 1 or not integers or (whole.numel() and not lowest <= int(whole.min()) <= int(whole.max()) < n_classes):
+        found = f"{label.dtype} {tuple(label.shape)}, {label.flatten()[:8].tolist()}"
+        raise ValueError(f"{name} must be integers (B,) in {lowest} … {n_classes - 1}, got {found}")
+    return whole
 
 
 def _numbers(value: Any) -> Iterator[Real]:

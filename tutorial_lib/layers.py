@@ -75,11 +75,11 @@ class Conv(nn.Conv2d):
         return y if self.bias is None else y + self.bias[:, None, None]
 
     def as_product(self, x: Tensor) -> bool:
-        """Whether there is one patch in a picture only, or there are few of them."""
-        if not _on_cpu(x):
+        """Whether there is one patch in a picture only, or there are few of them, and the convolution is a plain one."""
+        if not _on_cpu(x) or (self.groups, self.dilation, self.padding_mode) != (1, (1, 1), "zeros"):
             return False
         # Counted, not looked up: spectral norm makes its weight anew, and a step of its iteration, whenever it is asked for it.
-        pixels, weights = math.prod(self._size(x)), self.in_channels // self.groups * math.prod(self.kernel_size)
+        pixels, weights = math.prod(self._size(x)), self.in_channels * math.prod(self.kernel_size)
         return pixels == 1 or _few(pixels * len(x), weights)
 
     def _size(self, x: Tensor) -> list[int]:
@@ -410,13 +410,14 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 
     What counts is the forward pass: autograd decides there which gradients a backward pass will compute.
     """
-    for network in networks:
-        network.requires_grad_(False)
+    learning = [part for network in networks for part in network.parameters() if part.requires_grad]
+    for part in learning:
+        part.requires_grad_(False)
     try:
         yield
     finally:
-        for network in networks:
-            network.requires_grad_(True)
+        for part in learning:  # what was frozen before stays so
+            part.requires_grad_(True)
 
 
 @contextmanager

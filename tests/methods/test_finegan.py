@@ -615,14 +615,23 @@ def test_picture_of_a_wrong_shape_is_named(batch, shape):
 # ---- hard negatives
 
 
-def test_hardest_codes_are_those_rejected_most(monkeypatch):
-    model, drawn, scores = make(), [], torch.randperm(12, generator=torch.Generator().manual_seed(0)).float()
-    draw, given_out = model.sample_codes, iter(scores.split(3))
+def test_hardest_codes_are_those_whose_c_is_read_least(monkeypatch):
+    """As in the public code: by Q_c's posterior of the c that a child was drawn with, on its masked foreground."""
+    model, drawn, seen = make(), [], []
+    draw, n_children = model.sample_codes, model.config.n_children
+    logits = torch.randn(12, n_children, generator=torch.Generator().manual_seed(0))
+    given_out = iter(logits.split(3))
     monkeypatch.setattr(model, "sample_codes", lambda n: drawn.append(draw(n)) or drawn[-1])
-    monkeypatch.setattr(model.child_discriminator, "judge", lambda images, c: next(given_out))
+    monkeypatch.setattr(model.child_discriminator, "read", lambda images: seen.append(images) or (next(given_out),))
+    model.eval()
     hardest = model.hardest_codes(3, candidates=4)
     candidates = Codes.cat(drawn)
-    expected = [scores.tolist().index(rank) for rank in (0, 1, 2)]
+    with torch.no_grad():
+        fake = model.generator(drawn[1])
+    assert torch.allclose(seen[1], fake.child_foreground * fake.child_mask)
+    c = candidates.c.argmax(1).tolist()
+    losses = [torch.nn.functional.cross_entropy(row, torch.tensor(own)).item() for row, own in zip(logits, c, strict=True)]
+    expected = sorted(range(12), key=lambda i: -losses[i])[:3]
     for name in "zbpc":
         assert torch.equal(getattr(hardest, name), getattr(candidates, name)[expected]), name
 

@@ -153,6 +153,8 @@ def test_instance_norm_takes_from_each_channel_how_much_of_it_there_is_and_layer
         ({"attributes": (("gaze", 3), ("gaze", 4))}, "names of their own.*gaze, gaze"),
         ({"attributes": (("rest", 3),)}, "other than 'rest' and 'image'"),
         ({"attributes": (("gaze", 1),)}, "'gaze' needs at least 2 classes, got 1"),
+        ({"attributes": (("type", 2), ("a.b", 2), ("", 2))}, "attributes cannot be called 'type', 'a.b', ''"),
+        ({"attributes": (("training", 2),)}, "attributes cannot be called 'training'"),
     ],
 )
 def test_wrong_config_is_named(changes, message):
@@ -620,6 +622,15 @@ def test_wrong_sources_are_named(model, pictures):
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_codes_may_lie_on_another_device():
+    """The meta device stands for it: nothing on it can be computed together with the CPU's."""
+    model = make().eval().to("meta")
+    codes = {name: torch.zeros(2, *model.config.code_shape) for name in model.encoders}
+    assert model.swap(codes, gaze=codes).device.type == "meta"
+    assert model.interpolate(codes, "gaze", codes, codes, steps=2).device.type == "meta"
+    assert model.posterior("gaze", codes).device.type == "meta"
 
 
 # ---- the shallow model

@@ -112,7 +112,7 @@ class FineGANConfig(JudgeConfig):
     learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
     background_weight: float = 10.0
-    hard_negatives_from: int | None = None  # step from which every second batch holds the fakes D_c rejects most
+    hard_negatives_from: int | None = None  # step from which every second batch holds `hardest_codes`
 
     # ---- departures, besides those of `JudgeConfig` -----------------------------------------------------------------------
     tie_background: bool = True  # b = c in training, as published; otherwise b is drawn on its own
@@ -821,22 +821,20 @@ class FineGAN(nn.Module):
         return {name: loss.detach() for name, loss in losses.items()}
 
     @torch.no_grad()
-    def hardest_codes(self, n: int, candidates: int = 4) -> Codes:
-        """Of candidates * n tied codes, the n whose pictures D_c rejects most."""
-        codes = Codes.cat([self.sample_codes(n) for _ in range(candidates)])
-        judge = self.child_discriminator.judge
-        scores = torch.cat([judge(self.generator(part).image, part.c) for part in _chunks(codes, n)])
-        return codes[scores.argsort()[:n]]
+    def hardest_codes(self, n: int, candidates: int = 10) -> Codes:
+        """Of candidates * n tied codes, the n whose c Q_c believes least when it sees the child's foreground."""
+        drawn, posteriors = [self.sample_codes(n) for _ in range(candidates)], []
+        for codes in drawn:
+            fake = self.generator(codes)
+            (logits,) = self.child_discriminator.read(fake.child_foreground * fake.child_mask)
+            posteriors.append((logits.softmax(1) * codes.c).sum(1))
+        return Codes.cat(drawn)[torch.cat(posteriors).argsort()[:n]]
 
     def _for_background_critic(self, picture: Tensor) -> Tensor:
         size = self.config.background_size
         if picture.shape[-1] == size:
             return picture
         return F.interpolate(picture, size=(size, size), mode="bilinear", align_corners=False)
-
-
-def _chunks(codes: Codes, n: int) -> list[Codes]:
-    return [codes[i : i + n] for i in range(0, len(codes), n)]
 
 
 # ---- the code predictor ---------------------------------------------------------------------------------------------------

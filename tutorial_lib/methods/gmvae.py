@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutorial_lib.checks import at_least, numbers
+from tutorial_lib.checks import at_least, class_labels, numbers
 from tutorial_lib.layers import Tanh, UpConv, add_spectral_norm, backward, conv3x3, remaining, update
 
 # ---- config ---------------------------------------------------------------------------------------------------------------
@@ -103,8 +103,9 @@ class GMVAEConfig(NetworkConfig):
     # making z_u small, not by leaving the label out: the decoder makes it large again, C lags behind, and codes drawn from
     # N(0, I) are nothing like those the decoder knows.
     classifier_norm: bool = False
-    # The means' and variances' rate is multiplied by `mixture_decay` every so many steps (published: every ten epochs, each
-    # of 520 updates of stage two). Without it the variances keep falling, and the codes the decoder knows move away.
+    # The means' and variances' rate is multiplied by `mixture_decay` every so many steps (public code: every ten epochs, each
+    # of 520 updates of stage two; the paper, B.4: by 0.01 after two epochs). Without it the variances keep falling, and the
+    # codes the decoder knows move away.
     mixture_rate: float = 5e-4
     mixture_decay: float = 0.1
     mixture_decay_every: int = 15_600
@@ -372,13 +373,8 @@ def check_batch(config: NetworkConfig, batch: dict[str, Tensor]) -> tuple[Tensor
 
 
 def check_labels(config: NetworkConfig, label: Tensor) -> Tensor:
-    """The labels as they are. Raises ValueError if they are not integers (B,), a class each or -1, unknown."""
-    low, high = label.aminmax() if label.numel() else 2 * (label.new_zeros(()),)
-    integers = not (label.is_floating_point() or label.dtype == torch.bool)
-    if label.ndim != 1 or not integers or low < -1 or high >= config.n_classes:
-        found = f"{tuple(label.shape)} {label.dtype}, {low.item()} … {high.item()}"
-        raise ValueError(f"{config.label} must be integers (B,) in -1 … {config.n_classes - 1}, got {found}")
-    return label
+    """The labels (B,), int64. Raises ValueError if they are not integers, a class each or -1, unknown."""
+    return class_labels(config.label, label, config.n_classes, lowest=-1)
 
 
 def check_image(config: NetworkConfig, image: Tensor) -> Tensor:
@@ -410,8 +406,9 @@ class GMVAE(nn.Module):
     """The method's networks, optimisers and training step.
 
     A batch needs `image` (B, 3, H, W) in [-1, 1] (vectors: (B, D)) and labels (B,) under the name `config.label`. A label of -1
-    says that it is unknown, perhaps of a class never seen (section 3.6): such rows train no classifier and no Gaussian, their
-    z_s is held to the mixture's total Gaussian, and D judges them without a label. Both kinds may stand in one batch.
+    says that it is of a class never seen (section 3.6): such rows train no classifier and no Gaussian, their z_s is held to the
+    mixture's total Gaussian (Eq. 11), and D judges them without a label. Both kinds may stand in one batch. The paper's other
+    case, unlabelled pictures of known classes, held to the mixture itself (Eq. 6), is left out: theirs would be drawn off them.
     """
 
     name = "gmvae"

@@ -100,6 +100,7 @@ class MixNMatchConfig(CodeModeConfig):
     soft_parent_every: int = 5  # one batch in so many has a random soft p
     feature_l1_weight: float = 1.0  # of |S(G(y)) - phi|
     feature_adversarial_weight: float = 1.0
+    feature_critic_rate: float = 2e-5  # of its patch discriminator
 
     # ---- departure --------------------------------------------------------------------------------------------------------
     feature_redraw_weight: float = 0.0  # of |x - G(S(x), E(x))|, background and texture as E reads them; only S learns from it
@@ -437,7 +438,10 @@ def stitch(stages: Stages, pictures: Any, keep: Literal["background", "object"])
 
 
 class FeatureExtractor(nn.Module):
-    """S: a U-Net from a picture to the parent feature phi, of phi's size."""
+    """S: a U-Net from a picture to the parent feature phi, of phi's size.
+
+    The public code's last step up has no skip; this one has, and one more convolution, which takes it in.
+    """
 
     def __init__(self, config: MixNMatchConfig):
         super().__init__()
@@ -515,8 +519,8 @@ class MixNMatch(CodeMode):
             module.requires_grad_(False)
         self.extractor, self.feature_critic = FeatureExtractor(config), FeatureCritic(config)
         self.optimizers = {
-            name: torch.optim.Adam(getattr(self, name).parameters(), lr=config.learning_rate, betas=config.betas)
-            for name in ("feature_critic", "extractor")
+            name: torch.optim.Adam(getattr(self, name).parameters(), lr=rate, betas=config.betas)
+            for name, rate in (("feature_critic", config.feature_critic_rate), ("extractor", config.learning_rate))
         }
         self.train()
 

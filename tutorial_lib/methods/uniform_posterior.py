@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutorial_lib.checks import numbers
+from tutorial_lib.checks import class_labels, numbers
 from tutorial_lib.data.pictures import as_pictures
 from tutorial_lib.layers import Tanh, UpConv, add_spectral_norm, frozen, gradient_penalty, update
 from tutorial_lib.methods.finegan import checked, critic_loss, moved
@@ -52,6 +52,8 @@ class AttributeConfig:
             raise ValueError("attributes is empty: at least one is needed")
         if len(set(names)) < len(names) or {REST, "image"} & set(names):
             raise ValueError(f"attributes need names of their own, other than {REST!r} and 'image', got {', '.join(names)}")
+        if taken := [name for name in names if not name or "." in name or hasattr(nn.ModuleDict(), name)]:
+            raise ValueError(f"attributes cannot be called {', '.join(map(repr, taken))}: torch has other uses for such names")
         for name, n_classes in self.attributes:
             if n_classes < 2:
                 raise ValueError(f"attribute {name!r} needs at least 2 classes, got {n_classes}")
@@ -345,12 +347,10 @@ def check_batch(config: AttributeConfig, batch: Mapping[str, Tensor]) -> tuple[T
 
 
 def check_label(name: str, n_classes: int, label: Tensor | None) -> Tensor:
-    """The labels (B,) of one attribute as they are. Raises ValueError if there are none, or others than 0 … n_classes − 1."""
+    """The labels (B,) of one attribute, int64. Raises ValueError if there are none, or others than 0 … n_classes − 1."""
     if label is None:
         raise ValueError(f"the batch has no label {name!r}")
-    if label.ndim != 1 or label.is_floating_point() or not (int(label.min()) >= 0 and int(label.max()) < n_classes):
-        raise ValueError(f"{name} must be integers (B,) in 0 … {n_classes - 1}, got {label.dtype} {label.tolist()[:8]}")
-    return label
+    return class_labels(name, label, n_classes)
 
 
 # ---- the full model ---------------------------------------------------------------------------------------------------------
@@ -414,7 +414,7 @@ class UniformPosterior(nn.Module):
                 raise ValueError(f"{name}: codes are (B, {_by(self.config.code_shape)}) here, got {tuple(code.shape)}")
             if len(code) not in (1, n):
                 raise ValueError(f"{name}: {len(code)} codes do not go with {n}; give one, or as many as of the others")
-        return self.decoder(torch.cat([codes[name].expand(n, -1, -1, -1) for name in self.encoders], 1))
+        return self.decoder(torch.cat([codes[name].to(self.step.device).expand(n, -1, -1, -1) for name in self.encoders], 1))
 
     def reconstruct(self, pictures: Any) -> Tensor:
         """D(E(x)): the pictures again."""
@@ -453,8 +453,8 @@ class UniformPosterior(nn.Module):
             raise ValueError(f"steps must be at least 2, got {steps}")
         codes = dict(target) if isinstance(target, Mapping) else self.encode(target)
         first, last = self._code(attribute, start), self._code(attribute, end)
-        alphas = torch.linspace(0, 1, steps, device=first.device)
-        return torch.stack([self.decode(codes | {attribute: torch.lerp(first, last, alpha.item())}) for alpha in alphas])
+        alphas = torch.linspace(0, 1, steps).tolist()
+        return torch.stack([self.decode(codes | {attribute: torch.lerp(first, last, alpha)}) for alpha in alphas])
 
     @torch.no_grad()
     def class_means(self, attribute: str, pictures: Tensor, labels: Tensor, batch_size: int = 100) -> Tensor:
@@ -492,7 +492,7 @@ class UniformPosterior(nn.Module):
         if isinstance(source, Mapping):
             if name not in source:
                 raise ValueError(f"{name}: the source has codes of {', '.join(source)} only")
-            return source[name]
+            return source[name].to(self.step.device)
         if isinstance(source, Tensor) and tuple(source.shape[1:]) == self.config.code_shape:
             return source.to(self.step.device)
         return encoder(as_pictures(source, self.config.image_size).to(self.step.device))

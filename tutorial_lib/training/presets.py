@@ -367,7 +367,7 @@ _MIXNMATCH = {
     "smoke": Preset(
         _feature_mode(
             _CODE_MODE["smoke"].method, extractor_same=(4, 4), extractor_down=(4, 8, 8), extractor_up=(8, 4),
-            feature_critic=((4, 2), (8, 2)), feature_size=32,
+            feature_critic=((4, 2), (8, 2)), feature_size=32, feature_critic_rate=4e-4,
         ),
         data={"size": 32, "length": 200},
         run=RunSettings(steps=6, batch_size=4, log_every=2, snapshot_every=3),
@@ -379,6 +379,7 @@ _MIXNMATCH = {
         _feature_mode(
             _CODE_MODE["laptop"].method, extractor_same=(8, 8), extractor_down=(16, 32, 48, 64, 64),
             extractor_up=(64, 48, 32, 16), feature_critic=((24, 2), (48, 2)), feature_size=64, feature_l1_weight=100.0,
+            feature_critic_rate=4e-4,
         ),
         data={"size": 64, "length": 50_000},
         run=RunSettings(steps=3500, batch_size=16, ema_decay=0.998, decay_from=0.6, log_every=50, snapshot_every=250),
