@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,20 @@ ALL = [(method, name) for method, presets in PRESETS.items() for name in presets
 SHIPPED = sorted(path.stem for path in checkpoints.folder().glob("*.safetensors"))
 
 
+@cache
+def shapes(method: str, name: str) -> nn.Module:
+    """A preset's networks without their weights. Spectral norm takes seconds to make, on the meta device too."""
+    with torch.device("meta"):
+        return build(PRESETS[method][name].method)
+
+
 def size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 @pytest.mark.parametrize(("method", "name"), ALL)
 def test_preset_builds_its_method(method, name):
-    with torch.device("meta"):  # shapes only
-        model = build(PRESETS[method][name].method)
+    model = shapes(method, name)
     assert model.name == method
     assert all(hasattr(model, part) for part in model.averaged)
     assert model.optimizers
@@ -49,16 +56,12 @@ def test_config_survives_json(method, name):
 
 @pytest.mark.parametrize("method", [m for m, presets in PRESETS.items() if "laptop" in presets and m != "mixnmatch_code"])
 def test_laptop_model_is_small_enough_to_ship(method):
-    with torch.device("meta"):  # mixnmatch_code is shipped as a part of mixnmatch
-        model = build(PRESETS[method]["laptop"].method)
-    assert sum(value.numel() * value.element_size() for value in model.state_dict().values()) < 12e6
+    state = shapes(method, "laptop").state_dict()  # mixnmatch_code is shipped as a part of mixnmatch
+    assert sum(value.numel() * value.element_size() for value in state.values()) < 12e6
 
 
 def test_infogan_is_of_finegans_size():
-    with torch.device("meta"):
-        sizes = [
-            sum(p.numel() for p in build(PRESETS[m]["laptop"].method).generator.parameters()) for m in ("finegan", "infogan")
-        ]
+    sizes = [size(shapes(method, "laptop").generator) for method in ("finegan", "infogan")]
     assert sizes[1] == pytest.approx(sizes[0], rel=0.25)
 
 
@@ -71,8 +74,7 @@ def test_infogans_judge_learns_as_often_as_finegans():
 
 
 def test_stargan_is_of_uniform_posteriors_size_or_larger():
-    with torch.device("meta"):
-        ours, theirs = (build(PRESETS[m]["laptop"].method) for m in ("uniform_posterior", "stargan"))
+    ours, theirs = (shapes(method, "laptop") for method in ("uniform_posterior", "stargan"))
     assert 1 <= size(theirs.generator) / (size(ours.encoders) + size(ours.decoder)) < 2.1
     assert size(theirs.critic) == pytest.approx(size(ours.critic), rel=0.01)
 
@@ -234,10 +236,8 @@ def made_in(folder: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize(("method", "preset"), [(m, p) for m, p in ALL if (PRESETS[m][p].start or "").startswith("runs/")])
 def test_what_a_stage_starts_from_has_the_networks_that_it_needs(method, preset):
-    chosen = PRESETS[method][preset]
-    maker, stage = made_in(Path(chosen.start).parent.name)
-    with torch.device("meta"):
-        model, before = build(chosen.method), build(PRESETS[maker][stage].method)
+    maker, stage = made_in(Path(PRESETS[method][preset].start).parent.name)
+    model, before = shapes(method, preset), shapes(maker, stage)
     assert set(getattr(model, "needs", model.averaged)) <= {name for name, _ in before.named_children()}
 
 
