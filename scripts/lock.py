@@ -4,6 +4,7 @@ The lock holds the exact version of everything that pyproject.toml asks for, dir
 The CUDA packages are left out: torch pins its own exactly, and only on platforms that have them.
 """
 
+import argparse
 import re
 import sys
 import tomllib
@@ -55,6 +56,7 @@ def closure(requirements: list[Requirement]) -> dict[str, str]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     lines = [
         f"{name}=={version}" + (f" ; {PLATFORM_MARKERS[name]}" if name in PLATFORM_MARKERS else "")
         for name, version in closure(direct_requirements()).items()

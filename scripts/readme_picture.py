@@ -6,6 +6,8 @@ true_mixing.png is the true answer, mixed by the renderer; mixnmatch_mixing.png 
 task, from the very same pictures; finegan_mixing.png what the shipped FineGAN makes of it, from codes.
 """
 
+import argparse
+
 import torch
 from torch import Tensor
 
@@ -64,6 +66,7 @@ def draw(name: str, dresses: Tensor, birds: Tensor, mixed: Tensor) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     draw("true_mixing.png", *by_renderer())
     draw("finegan_mixing.png", *by_finegan())
     draw("mixnmatch_mixing.png", *by_mixnmatch())

@@ -3,6 +3,7 @@
 Each table stands between <!-- results:NAME --> and <!-- /results -->; a test holds the README to what this prints.
 """
 
+import argparse
 import json
 import math
 import re
@@ -355,5 +356,6 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     readme = ROOT / "README.md"
     readme.write_text(filled(readme.read_text()))
