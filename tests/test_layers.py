@@ -19,6 +19,7 @@ from tutorial_lib.layers import (
     norm_glu,
     orthogonal_init,
     quick_to_draw,
+    random_state_kept,
     real_penalty,
     same_block,
     stretch,
@@ -218,6 +219,20 @@ def test_a_convolution_that_is_not_plain_is_no_product(option):
     plain.load_state_dict(layer.state_dict())
     x = torch.randn(1, 64, 3, 3)
     torch.testing.assert_close(layer(x), plain(x))
+
+
+@pytest.mark.parametrize("device", [None, torch.device("mps")])
+def test_random_numbers_of_a_mac_go_on_too(device, monkeypatch):
+    """A generator stands in for the one of a GPU that is not here; `torch.manual_seed` seeds it there."""
+    of_mps = torch.Generator()
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", of_mps.get_state)
+    monkeypatch.setattr(torch.mps, "set_rng_state", of_mps.set_state)
+    before = torch.get_rng_state(), of_mps.get_state()
+    with random_state_kept(device):
+        torch.manual_seed(1)
+        of_mps.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), before[0]) and torch.equal(of_mps.get_state(), before[1])
 
 
 def test_what_was_frozen_before_stays_so():

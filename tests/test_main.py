@@ -165,6 +165,15 @@ def test_sample_writes_the_same_sheet_for_the_same_seed(trained):
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes() != Path("c.png").read_bytes()
 
 
+def test_points_are_no_pictures(command_line, capsys):
+    """The three moons of notebook 06: no sheets of them, and none to ask for."""
+    few = ["--run.steps", "2", "--run.snapshot-every", "1", "--data.length", "96", "--folder", "moons"]
+    assert command_line(["train", "gmvae", "--preset", "moons", *few]) == 0
+    assert not Path("moons/samples").exists() and "sheets" not in capsys.readouterr().out
+    assert command_line(["sample", "gmvae", "--checkpoint", "moons/model.safetensors", "--out", "sheet.png"]) == 2
+    assert "this gmvae draws points, no pictures" in capsys.readouterr().err and not Path("sheet.png").exists()
+
+
 def test_missing_checkpoint_is_one_line_and_status_2(trained, capsys):
     assert trained(["sample", "toy", "--checkpoint", "tyo"]) == 2
     message = capsys.readouterr().err

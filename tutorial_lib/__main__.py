@@ -155,7 +155,8 @@ def run_training(preset: Preset, folder: Path, resume: bool, own_start: bool) ->
                 rows = progress.method.sheet(data.batch([i * len(data) // n for i in range(n)])["image"])
                 save_sheet(torch.cat(rows), path, columns=len(rows[0]))
 
-    callbacks = [draw] if hasattr(method, "sample") or hasattr(method, "sheet") else []
+    pictures = getattr(preset.method, "network", None) != "mlp"  # which makes points
+    callbacks = [draw] if pictures and (hasattr(method, "sample") or hasattr(method, "sheet")) else []
     history = train(method, data, run, folder, resume=resume, callbacks=callbacks, accelerator=accelerator, about=about)
     if history.interrupted:
         if accelerator.is_main_process:
@@ -298,7 +299,10 @@ class Sample:
         method = checkpoints.load(self.checkpoint or self.method, expect=self.method)
         if not hasattr(method, "sample"):
             raise ValueError(f"method: {self.method} draws no pictures")
-        save_sheet(sample(method, self.n, self.seed), self.out)
+        images = sample(method, self.n, self.seed)
+        if images.ndim != 4:
+            raise ValueError(f"checkpoint: this {self.method} draws points, no pictures")
+        save_sheet(images, self.out)
         print(f"{self.n} pictures in {self.out}")
 
 

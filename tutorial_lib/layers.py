@@ -397,9 +397,26 @@ def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 @contextmanager
+def random_state_kept(device: torch.device | None = None) -> Iterator[None]:
+    """After the `with` block torch's random numbers go on as if it had not been: the CPU's, and those of `device`, or of every
+    GPU if none is named."""
+    if device is None:
+        cuda, on_mps = list(range(torch.cuda.device_count())), torch.backends.mps.is_available()
+    else:
+        cuda, on_mps = [device] if device.type == "cuda" else [], device.type == "mps"
+    of_mps = torch.mps.get_rng_state() if on_mps else None
+    with torch.random.fork_rng(cuda):
+        try:
+            yield
+        finally:
+            if of_mps is not None:
+                torch.mps.set_rng_state(of_mps)
+
+
+@contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """torch's random numbers from a seed; after the `with` block they go on, on every device, as if it had not been."""
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
+    with random_state_kept():
         torch.manual_seed(seed)
         yield
 

@@ -1,5 +1,6 @@
 """The memory-mapped cache: what goes in comes out, once, whoever asks; and nothing half made is ever taken for one."""
 
+import errno
 import json
 import pickle
 import subprocess
@@ -102,6 +103,17 @@ def test_full_disk_is_said_before_it_happens(tmp_path, monkeypatch):
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="no disk space for the cache: needs about .* MiB, free are 1 MiB; TUTORIAL_LIB_CACHE"):
         cached(KEY, "a", rows, length=100_000, folder=tmp_path)
+
+
+def test_a_quota_is_named_when_it_is_met(tmp_path):
+    def beyond(n=3):
+        yield from rows(2)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with pytest.raises(OSError, match="cache could not be written: Disk quota exceeded; TUTORIAL_LIB_CACHE names") as caught:
+        cached(KEY, "a", beyond, length=3, folder=tmp_path)
+    assert caught.value.filename == str(tmp_path) and caught.value.errno == errno.EDQUOT
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
 def test_no_rows_at_all_is_an_error(tmp_path):

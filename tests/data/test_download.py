@@ -177,6 +177,16 @@ def test_archives_are_unpacked_into_the_published_layout_and_not_loaded_twice(se
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["flowers-102/jpg/image_00001.jpg"]
 
 
+def test_python_3_11_3_and_older_unpack_without_a_filter(tmp_path, monkeypatch):
+    file, unpack = tmp_path / "set.tgz", module.shutil.unpack_archive
+    with tarfile.open(file, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("jpg/1.jpg"), io.BytesIO(b""))
+    monkeypatch.delattr(tarfile, "data_filter")
+    monkeypatch.setattr(module.shutil, "unpack_archive", lambda filename, folder: unpack(filename, folder))
+    module._unpack(file, tmp_path / "jpg")
+    assert (tmp_path / "jpg" / "1.jpg").exists()
+
+
 def test_another_archive_that_lies_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(ARCHIVES, "flowers", (Archive("http://nowhere/102flowers.tgz", md5(b"all"), "flowers-102/jpg"),))
     file = tmp_path / "flowers-102" / "102flowers.tgz"

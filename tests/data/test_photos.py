@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import re
@@ -262,6 +263,22 @@ def test_what_is_transparent_in_a_mask_is_not_the_object(tmp_path):
     assert torch.equal(mask.as_subclass(torch.Tensor), torch.from_numpy(white[..., 3] / 255).float())
 
 
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    """Its pictures would be missing, and the next classes' labels would be others. (Root may read everything: a stand-in.)"""
+    for name in "abc":
+        write_picture(tmp_path / "images" / name / "1.png", 40, 40)
+    look = os.scandir
+
+    def scandir(place):
+        if Path(place).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return look(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError, match="Permission denied: .*b"):
+        PhotoFolder(tmp_path, size=32)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -272,6 +289,8 @@ def test_what_is_transparent_in_a_mask_is_not_the_object(tmp_path):
         ("file,x,y,width,height\na.png,1,2,3,4\na.png,1,2,3,4\n", "line 3: a second box for 'a.png'"),
         ("file,x,y,width,height\na.png,1,2,3,4\n", "boxes.csv has no box for 'b.png' (3 pictures without)"),
         ("file,x,y,width,height\nz.png,1,2,3,4\n", "boxes.csv names 'z.png', which is not in"),
+        ("file,x,y,width,height\n./a.png,1,2,3,4\n", "boxes.csv names './a.png', which must be written as in images/"),
+        ("file,x,y,width,height\na.png,1,5,2,5,3,0,4,0\n", "boxes.csv, line 2: 9 fields, there are 5 columns; a name with a"),
         ('file,x,y,width,height\n"a.png,1,2,3,4\n' + "b.png,1,2,3,4\n" * 10_000, "boxes.csv: field larger than field limit"),
         ("file,x,y,width,height\na.png,1,2,3,4\n".encode("utf-16"), "boxes.csv: 'utf-8' codec can't decode byte"),
     ],

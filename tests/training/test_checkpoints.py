@@ -163,6 +163,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(saved, monkeypatch)
     assert sorted(p.name for p in path.parent.iterdir()) == ["toy.json", "toy.safetensors"]
 
 
+def test_what_a_killed_writer_left_goes_when_the_run_goes_on(make_toy, tmp_path):
+    left, other = tmp_path / ".snapshot.safetensors.999999.tmp", tmp_path / "notes.tmp"
+    for path in (left, other):
+        path.write_bytes(b"half of it")
+    checkpoints.remove_leftovers(tmp_path)
+    assert not left.exists() and other.exists()
+
+
 def test_what_safetensors_cannot_write_is_an_oserror(saved, monkeypatch):
     def fail(*args, **kwargs):
         raise checkpoints.SafetensorError("Disk quota exceeded")

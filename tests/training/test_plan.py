@@ -229,6 +229,19 @@ def test_plan_on_the_command_line(monkeypatch, capsys):
     assert message.startswith("error: gpu: 'Z80' is not known; known are H200, H100") and message.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("seconds", "n", "expected"),
+    [
+        ({2: 3.0, 4: 5.0}, 16, 17.0),  # one second in any case, and one a picture
+        ({4: 5.0, 2: 3.0}, 2, 3.0),
+        ({2: 5.0, 4: 5.0}, 64, 5.0),
+        ({2: 5.2, 4: 5.0}, 64, 5.0),  # noise: no step gets shorter by more pictures
+    ],
+)
+def test_a_larger_batch_takes_what_a_step_takes_in_any_case_only_once(seconds, n, expected):
+    assert plan.at_batch(seconds, n) == pytest.approx(expected)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [method for method in METHODS if method in PRESETS])
 def test_every_method_can_be_planned(method):

@@ -69,7 +69,8 @@ def cached(
     key: what the pictures are (JSON; `name` begins the folder's name). fingerprint: of the source; a cache with another one is
     thrown away. length: how many rows to expect, to know whether the disk has room. folder: instead of `home()`.
     Of several processes that come at once one builds and the others wait for it; whoever dies while it builds leaves nothing
-    that could be taken for a cache. Raises OSError (ENOSPC) if the disk has no room, and whatever `rows` raises.
+    that could be taken for a cache. Raises OSError (ENOSPC, EDQUOT) if the disk has no room, or the user, and whatever `rows`
+    raises.
     """
     parent = home() if folder is None else folder
     place = parent / f"{key['name']}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]}"
@@ -88,6 +89,11 @@ def cached(
             about = {"key": dict(key), "fingerprint": fingerprint, "bytes": size}
             (building / "cache.json").write_text(json.dumps(about, indent=2) + "\n")
             building.rename(place)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or error.filename is not None:
+                raise
+            message = f"the cache could not be written: {error.strerror}; TUTORIAL_LIB_CACHE names another place"
+            raise OSError(error.errno, message, str(parent)) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
     return PictureCache(place)

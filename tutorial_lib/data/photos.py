@@ -498,7 +498,10 @@ class PhotoFolder(Photographs):
             written = {_one_form(name): name for name in names}  # a Mac writes é as two characters, a spreadsheet as one
             boxes = {written.get(_one_form(name), name): box for name, box in boxes.items()}
             if unknown := sorted(boxes.keys() - names.keys()):
-                what = "is of a kind that is not read" if (images / unknown[0]).is_file() else f"is not in {images}"
+                what = f"is not in {images}"
+                if (images / unknown[0]).is_file():
+                    plain = Path(unknown[0]).suffix.lower() in EXTENSIONS
+                    what = "must be written as in images/" if plain else "is of a kind that is not read"
                 raise FileNotFoundError(f"{self.root / 'boxes.csv'} names {unknown[0]!r}, which {what}")
             if bare := sorted(names.keys() - boxes.keys()):
                 raise ValueError(f"{self.root / 'boxes.csv'} has no box for {bare[0]!r} ({len(bare)} pictures without)")
@@ -537,6 +540,9 @@ def _read_boxes(path: Path) -> dict[str, tuple[float, float, float, float]]:
         boxes = {}
         for line in reader:
             where = f"{path}, line {reader.line_num}"
+            if any(line.get(None, ())):  # what is more than the first line's columns
+                more = f"{len(reader.fieldnames) + len(line[None])} fields, there are {len(reader.fieldnames)} columns"
+                raise ValueError(f"{where}: {more}; a name with a comma stands in quotes, numbers have points")
             try:
                 box = tuple(float(line[column]) for column in columns[1:])
             except (TypeError, ValueError):
@@ -548,9 +554,18 @@ def _read_boxes(path: Path) -> dict[str, tuple[float, float, float, float]]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Paths of the files in a folder and its subfolders, linked ones too, sorted; what is hidden is left out."""
+    """Paths of the files in a folder and its subfolders, linked ones too, sorted; what is hidden is left out.
+
+    No paths if there is no such folder. Raises OSError for one that may not be read: what lies there would be missed.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
     found, above = [], {os.fspath(folder): ()}
-    for place, folders, names in os.walk(folder, followlinks=True):  # which asks the disk nothing more about each file
+    # Which asks the disk nothing more about each file.
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         own, outer = os.path.realpath(place), above.pop(place)
         if own in outer:  # a link to a folder that it lies in
             folders.clear()

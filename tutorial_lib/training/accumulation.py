@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tutorial_lib.data.batched import typed
+from tutorial_lib.layers import random_state_kept
 
 
 class _Reached(BaseException):
@@ -45,7 +46,7 @@ class Accumulation:
         buffers = {name: buffer.clone() for name, buffer in method.named_buffers()}
         seeds = torch.randint(2**62, (self.parts,)).tolist()
         update, done = 0, []
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with random_state_kept(device):
             while not done:
                 gradients = _Gradients(method, update, self.updates)
                 with gradients:

@@ -293,6 +293,12 @@ def commit() -> str | None:
         return None
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed have left in a run's folder: as much as a snapshot, each time."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def _replace(path: Path, write: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -48,6 +48,7 @@ from tqdm import tqdm
 
 from tutorial_lib.checks import at_least, numbers
 from tutorial_lib.data.batched import BatchedDataset, InMemory
+from tutorial_lib.layers import random_state_kept
 from tutorial_lib.training import checkpoints
 from tutorial_lib.training.accumulation import Accumulation
 from tutorial_lib.training.distributed import average_gradients, broadcast, convert_batch_norm
@@ -225,6 +226,7 @@ def _train(
         )
     accelerator.wait_for_everyone()
     if folder is not None and accelerator.is_main_process:
+        checkpoints.remove_leftovers(folder)
         lines = "".join(json.dumps(record) + "\n" for record in history.records)
         checkpoints.write_text(lines, folder / "metrics.jsonl")
 
@@ -275,8 +277,7 @@ def _train(
                     state |= {"precision": {device.type: chosen}, "start": about.get("start"), "updates": accumulation.updates}
                     save_snapshot(snapshot, method, averages, run, accelerator, **state)
                 if accelerator.is_main_process:
-                    devices = [device] if device.type == "cuda" else []
-                    with torch.random.fork_rng(devices):  # what a callback draws does not change the run
+                    with random_state_kept(device):  # what a callback draws does not change the run
                         for callback in callbacks:
                             callback(Progress(step, run.steps, losses, method, averaged))
                 accelerator.wait_for_everyone()

@@ -307,13 +307,19 @@ def plan(
             "step_flops": flops[timed] / seconds[timed],
             "utilisation": utilisation,
             "share_of_more": share,
-            "hours": preset.run.steps * seconds[timed] * batch_size / timed / 3600,
+            "hours": preset.run.steps * at_batch(seconds, batch_size) / 3600,
         },
     }
     if gpu is not None:
         found["extrapolated"] = {"gpu": gpu, **asdict(GPUS[gpu]), **bounds(work, GPUS[gpu], there, share)}
         found["extrapolated"]["hours"] = preset.run.steps * found["extrapolated"]["step_seconds"] / 3600
     return found
+
+
+def at_batch(seconds: dict[int, float], n: int) -> float:
+    """Seconds of a step of n pictures, on the line through those of two batches: some of it a step takes in any case."""
+    (few, at_few), (more, at_more) = sorted(seconds.items())
+    return at_more + max(0.0, (at_more - at_few) / (more - few)) * (n - more)
 
 
 def share_of_more(flops: float, seconds: float, product: float, otherwise: float = 1.0) -> float:

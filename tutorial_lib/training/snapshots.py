@@ -137,12 +137,16 @@ def restore_rng(tensors: dict[str, Tensor], accelerator: Accelerator) -> None:
     torch.set_rng_state(mine["rng.cpu"])
     if accelerator.device.type == "cuda" and "rng.cuda" in mine:
         torch.cuda.set_rng_state(mine["rng.cuda"], accelerator.device)
+    if accelerator.device.type == "mps" and "rng.mps" in mine:
+        torch.mps.set_rng_state(mine["rng.mps"])
 
 
 def _gather_rng(accelerator: Accelerator) -> dict[str, Tensor]:
     states = {"rng.cpu": torch.get_rng_state()}
     if accelerator.device.type == "cuda":
         states["rng.cuda"] = torch.cuda.get_rng_state(accelerator.device)
+    if accelerator.device.type == "mps":
+        states["rng.mps"] = torch.mps.get_rng_state()
     return {key: accelerator.gather(state[None].to(accelerator.device)) for key, state in states.items()}
 
 
