@@ -32,10 +32,10 @@ lab: setup ## open the course in JupyterLab
 demo: setup ## the panels without code, a page for each notebook that has sliders: for a lecture hall
 	$(BIN)/python scripts/demo.py $(DEMO_FLAGS)
 
-# The files that take longest come first: so both processes are busy to the end.
+# Notebooks, then the browser's tests, come first: they take longest, and so both processes are busy to the end.
 test: lint ## lint, unit tests, and every notebook run from top to bottom; offline
 	OMP_NUM_THREADS=$$("$(PYTHON)" -c "import os; print(max(1, os.cpu_count() // 2))") $(BIN)/python -m pytest -n 2 --dist loadfile \
-	  --no-loadscope-reorder --nbval-lax --nbval-current-env --nbval-cell-timeout=1200 tests/browser notebooks tests
+	  --no-loadscope-reorder --nbval-lax --nbval-current-env --nbval-cell-timeout=1200 notebooks tests
 
 lint: setup ## code style and the direction of imports
 	$(BIN)/ruff check .
