@@ -1,4 +1,4 @@
-"""One JupyterLab and one headless Chromium for all tests here; without them the tests say that they were skipped."""
+"""One JupyterLab for all tests here, and one headless Chromium a file; without them the tests say that they were skipped."""
 
 import sys
 from pathlib import Path
@@ -11,19 +11,28 @@ import driver
 
 
 @pytest.fixture(scope="session")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="NO BROWSER TEST: playwright is not installed")
+def chromium() -> str:
+    """Where Chromium is; without it, or without Playwright, the tests are skipped."""
+    pytest.importorskip("playwright", reason="NO BROWSER TEST: playwright is not installed")
     found = driver.chromium()
     if found is None:
         pytest.skip(f"NO BROWSER TEST: none of {', '.join(driver.BROWSERS)} is installed")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """Closed after each file: as long as it is open, Playwright's event loop counts as running, for other tests too."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")
-def lab(browser, tmp_path_factory):
+def lab(chromium, tmp_path_factory):
     with driver.jupyterlab(tmp_path_factory.mktemp("lab")) as lab:
         yield lab
 

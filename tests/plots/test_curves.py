@@ -66,6 +66,13 @@ def test_runs_of_a_group_share_a_colour_and_have_a_mean():
     assert [text.get_text() for text in lacking.legends[0].get_texts()] == ["first", "second"]
 
 
+def test_runs_that_were_logged_at_other_steps_have_no_mean():
+    often, seldom = {"step": [0, 10, 20], "a": [1.0, 2.0, 3.0]}, {"step": [0, 20], "a": [1.0, 3.0]}
+    with pytest.raises(ValueError, match="runs of 'first' were logged at different steps: there is no mean of 'a'"):
+        compared_curves({"first": [often, seldom]}, {"a": "A"})
+    compared_curves({"first": [often], "second": [seldom]}, {"a": "A"})
+
+
 def test_nothing_to_compare_is_refused():
     with pytest.raises(ValueError, match="at least one run"):
         compared_curves({"first": []}, {"a": "A"})

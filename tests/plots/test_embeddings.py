@@ -19,6 +19,14 @@ def test_a_panel_for_each_labelling_with_named_classes(blobs):
     assert [t.get_text() for t in panels[0].get_legend().get_texts()] == ["swan", "owl", "duck"]
 
 
+def test_a_label_without_a_name_is_called_what_it_is(blobs):
+    points, classes = blobs[0][:, :2], blobs[1]
+    labels = {"shape": classes - 1, "maker": np.array(["ann", "bob", "eve"])[classes]}
+    figure = embedding_panels(points, labels, names={"shape": ["swan", "owl"], "maker": ["a", "b", "c"]})
+    legends = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes[:2]]
+    assert legends == [["-1", "swan", "owl"], ["ann", "bob", "eve"]]
+
+
 def test_one_class_has_one_colour(blobs):
     axes = embedding_panels(blobs[0][:, :2], {"shape": blobs[1]}).axes[0]
     colours = axes.collections[0].get_facecolors()

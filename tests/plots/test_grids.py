@@ -101,6 +101,8 @@ def test_a_swap_sheet_has_donors_above_and_targets_to_the_left():
 def test_results_that_do_not_fit_targets_and_donors_are_named():
     with pytest.raises(ValueError, match=r"\(2, 3, 3, 8, 8\) here, got \(3, 2, 3, 8, 8\)"):
         swap_sheet(greys(2), greys(3), greys(3, 2))
+    with pytest.raises(ValueError, match=r"column_labels must have 3 entries, got 2: \['a', 'b'\]"):
+        swap_sheet(greys(2), greys(3), greys(2, 3), column_labels=["a", "b"])
 
 
 def test_a_triangle_has_rows_of_one_to_n():

@@ -46,6 +46,17 @@ def test_birds(shuffles):
     check(panel)
 
 
+def test_whole_numbers_are_numbers_like_others():
+    """A list of whole numbers alone would be a tensor of another type."""
+    panel = bird_panel(size=32, sources=1)
+    panel.set(**dict.fromkeys(("x", "y", "scale", "rotation", "head", "wing"), 0))
+    check(panel)
+    finegan = model("finegan")
+    panel = finegan_panel(finegan, sources=1, components=100)
+    panel.set(**{name: 0 for name in panel.controls if name.startswith("z")})
+    check(panel, model=finegan)
+
+
 @pytest.mark.parametrize("components", [2, 100])
 def test_finegan(components):
     finegan = model("finegan")

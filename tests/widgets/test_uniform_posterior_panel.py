@@ -150,6 +150,8 @@ def test_means_names_and_mixed_that_do_not_fit_are_named(model, pictures, means)
         uniform_posterior_panel(model, pictures, {"expression": means["expression"][:3]})
     with pytest.raises(ValueError, match=r"names\['expression'\] must have 4 entries, got 2"):
         uniform_posterior_panel(model, pictures, means, {"expression": ["a", "b"]})
+    with pytest.raises(ValueError, match="names are by attribute, of identity, .*; got expresion"):
+        uniform_posterior_panel(model, pictures, means, {"expresion": ["a", "b"]})
     with pytest.raises(ValueError, match="mixed must be an attribute without means, .* got 'expression'"):
         uniform_posterior_panel(model, pictures, means, mixed="expression")
 

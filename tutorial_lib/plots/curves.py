@@ -44,9 +44,11 @@ def metric_curves(
 def compared_curves(
     groups: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], keys: Mapping[str, str], columns: int = 3
 ) -> NotebookFigure:
-    """A panel for each key, by key and title: the runs of each group thin, in its colour, and their mean thick.
+    """A panel for each key, by key and title: the runs of each group thin, in its colour, and their mean, smoothed over a
+    twentieth of the run, thick.
 
-    A run is its log by column: `step`, and a value a step under each key; runs that lack a key are left out of its panel.
+    A run is its log by column: `step`, and a value a step under each key; runs that lack a key are left out of its panel. Runs
+    may end at different steps. Raises ValueError if those of a group were logged at different ones.
     """
     if not any(groups.values()) or not keys:
         raise ValueError(f"needs at least one run and one key, got groups {list(groups)} and keys {list(keys)}")
@@ -61,6 +63,8 @@ def compared_curves(
                 axes.plot(run["step"], run[key], color=colour, linewidth=0.5, alpha=0.45)
             if drawn:
                 shortest = min(len(run[key]) for run in drawn)
+                if len({tuple(run["step"][:shortest]) for run in drawn}) > 1:
+                    raise ValueError(f"runs of {name!r} were logged at different steps: there is no mean of {key!r}")
                 mean = np.mean([run[key][:shortest] for run in drawn], axis=0)
                 window = max(1, shortest // 20)
                 smooth = np.convolve(mean, np.ones(window) / window, mode="valid")

@@ -48,7 +48,8 @@ def embedding_panels(
             index = np.searchsorted(classes, values)
             axes.scatter(*points.T, c=palette[index], **style)
             for i, c in enumerate(classes):
-                name = names[key][int(c)] if names and key in names else str(c)
+                known = names[key] if names and key in names and values.dtype.kind in "iu" else ()
+                name = known[c] if known and 0 <= c < len(known) else str(c)  # −1 is unknown
                 axes.scatter([], [], color=palette[i], s=16, label=name)
             axes.legend(
                 loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + len(classes) // 13,

@@ -87,6 +87,9 @@ def swap_sheet(
             f"results must be (R, C, 3, H, W) of targets (R, 3, H, W) and donors (C, 3, H, W): {expected} here, "
             f"got {tuple(results.shape)} and donors {tuple(donors.shape)}"
         )
+    for name, labels, n in (("row_labels", row_labels, len(targets)), ("column_labels", column_labels, len(donors))):
+        if labels is not None and len(labels) != n:
+            raise ValueError(f"{name} must have {n} entries, got {len(labels)}: {list(labels)}")
     corner = np.full((1, *size[1:], 3), 255, dtype=np.uint8)
     rows = [np.concatenate([corner, to_uint8(donors)])]
     rows += [np.concatenate([to_uint8(of[None]), to_uint8(row)]) for of, row in zip(targets, results, strict=True)]

@@ -57,7 +57,7 @@ scene = sample_scene(seed=0, indices=[0]).replace(
     shape=torch.tensor([[{state["shape"]}]]),  # {SHAPES[state["shape"]]}
     texture=torch.tensor([[{state["texture"]}]]),  # {TEXTURES[state["texture"]]}
     # {", ".join(POSE)}
-    pose=torch.tensor([[[{pose}]]]),
+    pose=torch.tensor([[[{pose}]]], dtype=torch.float32),
 )
 image = render(scene, size={size})["image"]  # (1, 3, {size}, {size}) in [-1, 1]
 """

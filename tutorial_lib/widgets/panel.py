@@ -83,7 +83,7 @@ def spell_z(state: State, names: Sequence[str], dim: int) -> str:
     values = f"[{', '.join(f'{state[name]:g}' for name in names)}]"
     places = [int(name[1:]) - 1 for name in names]
     if len(names) == dim:
-        return f"z = torch.tensor([{values}])"
+        return f"z = torch.tensor([{values}], dtype=torch.float32)"
     where = f":{len(places)}" if places == list(range(len(places))) else str(places)
     drawn = f"z = torch.randn(1, {dim}, generator=torch.Generator().manual_seed({state['rest']}))"
     return f"{drawn}\nz[0, {where}] = torch.tensor({values})" if names else drawn

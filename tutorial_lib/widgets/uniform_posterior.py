@@ -41,6 +41,8 @@ def uniform_posterior_panel(
     means, names = dict(means or {}), dict(names or {})
     if mixed not in classes or mixed in means:
         raise ValueError(f"mixed must be an attribute without means, one of {', '.join(classes.keys() - means)}; got {mixed!r}")
+    if unknown := names.keys() - classes.keys():
+        raise ValueError(f"names are by attribute, of {', '.join(classes)}; got {', '.join(sorted(unknown))}")
     for attribute, codes in means.items():
         expected = (classes.get(attribute, 0), *config.code_shape)
         if tuple(codes.shape) != expected:
