@@ -106,7 +106,7 @@ def test_full_disk_is_said_before_it_happens(tmp_path, monkeypatch):
 
 
 def test_a_quota_is_named_when_it_is_met(tmp_path):
-    def beyond(n=3):
+    def beyond():
         yield from rows(2)
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 

@@ -87,9 +87,7 @@ def swap_sheet(
             f"results must be (R, C, 3, H, W) of targets (R, 3, H, W) and donors (C, 3, H, W): {expected} here, "
             f"got {tuple(results.shape)} and donors {tuple(donors.shape)}"
         )
-    for name, labels, n in (("row_labels", row_labels, len(targets)), ("column_labels", column_labels, len(donors))):
-        if labels is not None and len(labels) != n:
-            raise ValueError(f"{name} must have {n} entries, got {len(labels)}: {list(labels)}")
+    _check_labels(row_labels, column_labels, len(targets), len(donors))
     corner = np.full((1, *size[1:], 3), 255, dtype=np.uint8)
     rows = [np.concatenate([corner, to_uint8(donors)])]
     rows += [np.concatenate([to_uint8(of[None]), to_uint8(row)]) for of, row in zip(targets, results, strict=True)]
@@ -146,9 +144,7 @@ def draw_grid(
     margin: how many gaps more lie between the first row or column and the others.
     """
     n_rows, n_columns, height, width = len(rows), *rows[0].shape[:3]
-    for name, labels, count in (("row_labels", row_labels, n_rows), ("column_labels", column_labels, n_columns)):
-        if labels is not None and len(labels) != count:
-            raise ValueError(f"{name} must have {count} entries, got {len(labels)}: {list(labels)}")
+    _check_labels(row_labels, column_labels, n_rows, n_columns)
     gap = max(1, round(GAP * width))
     top = [r * (height + gap) + (r > 0) * margin * gap for r in range(n_rows)]
     left = [c * (width + gap) + (c > 0) * margin * gap for c in range(n_columns)]
@@ -162,6 +158,12 @@ def draw_grid(
     axes.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False, pad=4)
     axes.set_yticks([y + height / 2 for y in top] if row_labels else [], row_labels or [])
     axes.set_xticks([x + width / 2 for x in left] if column_labels else [], column_labels or [])
+
+
+def _check_labels(row_labels, column_labels, n_rows: int, n_columns: int) -> None:
+    for name, labels, n in (("row_labels", row_labels, n_rows), ("column_labels", column_labels, n_columns)):
+        if labels is not None and len(labels) != n:
+            raise ValueError(f"{name} must have {n} entries, got {len(labels)}: {list(labels)}")
 
 
 def _sheet(rows, row_labels, column_labels, title, cell, margin=0) -> NotebookFigure:
